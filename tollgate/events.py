@@ -1,0 +1,425 @@
+"""Every event that is ever written to the log: facts in the past tense, frozen, versioned by their tag.
+
+Events outlive the code. A new field gets a default. A changed meaning gets a new version in the tag and one entry in
+`UPCASTERS`, which is never removed. `decode` ignores fields it does not know, so that a newer writer does not stop
+an older reader; an unknown type or version is `Unreadable`. One of every version ever written lies in
+`tests/golden/events/` and must still read. Amounts are pico-dollars (`_pusd`), times Unix milliseconds (`_ms`).
+
+Pure: no clock, no I/O.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from tollgate.errors import Unreadable
+
+Dialect = Literal["openai", "anthropic"]
+CostSource = Literal["provider_reported", "computed", "estimated", "unpriced"]
+UsageSource = Literal["provider", "estimated", "missing"]
+Outcome = Literal["ok", "error", "cut", "cancelled", "abandoned"]
+Status = Literal["completed", "failed", "rejected", "cancelled", "abandoned"]
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of an event; never on the log by itself."""
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """What all events share: `{"type": "<name>.<version>", ...}`, fields at their default left out."""
+
+
+# Parts ---------------------------------------------------------------------------------------------------------------
+
+
+class Usage(_Part):
+    """What one provider call used, in disjoint classes: no token is counted twice, and the sum is what is charged.
+
+    `input_tokens` are the uncached ones; `output_tokens` do not include `reasoning_tokens`.
+    """
+
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    cache_write_tokens: int = 0  # of another or unstated lifetime
+    input_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    output_audio_tokens: int = 0
+    output_image_tokens: int = 0
+    web_searches: int = 0
+
+
+class CostLine(_Part):
+    """`quantity` units of one meter at one price. `bill_pusd` is what the tenant pays of it.
+
+    The line's id is (request, attempt, revision, its index). Meters are the field names of `Usage`,
+    `request` for a fee per call, and `estimate` for what a call of unknown outcome may at most have cost.
+    """
+
+    meter: str
+    quantity: int
+    unit_price_pusd: int
+    cost_pusd: int
+    bill_pusd: int = 0
+    price_version: str = ""
+    cost_source: CostSource = "computed"
+
+
+class Candidate(_Part):
+    """One place where the request can be sent; a plan is the whole order of attempts.
+
+    `bound_pusd` is the most that this call can cost, None when the model is unpriced.
+    `backoff_ms` is waited before the attempt. `max_output_tokens` is the cap sent upstream, None when none is sent.
+    """
+
+    provider: str
+    account: str
+    model: str
+    protocol: Dialect = "openai"
+    bound_pusd: int | None = None
+    max_output_tokens: int | None = None
+    backoff_ms: int = 0
+
+
+class Attempt(_Part):
+    """One provider call that is over, with all that it used and cost."""
+
+    attempt: int
+    provider: str
+    account: str
+    model: str
+    outcome: Outcome
+    served_model: str | None = None
+    error_class: str | None = None
+    http_status: int | None = None
+    reason: str | None = None
+    started_ms: int = 0
+    latency_ms: int = 0
+    ttft_ms: int | None = None
+    usage: Usage | None = None
+    usage_raw: str | None = None  # the provider's own block, verbatim JSON
+    usage_source: UsageSource = "missing"
+    finish_reason: str | None = None
+    upstream_request_id: str | None = None
+    lines: tuple[CostLine, ...] = ()
+
+
+class Request(_Part):
+    """What is known of a request before anything is decided; no prompt is in it."""
+
+    request_id: str
+    org_id: str
+    key_id: str
+    endpoint: str
+    dialect: Dialect
+    model: str
+    team_id: str | None = None
+    user_id: str | None = None
+    stream: bool = False
+    tags: dict[str, str] = {}
+    accepted_ms: int = 0
+    deadline_ms: int = 0
+    reply_to: str = ""  # the ingress and its present life, where the client waits
+    body_bytes: int = 0
+
+
+# Topic `requests` ----------------------------------------------------------------------------------------------------
+
+
+class RequestAccepted(_Event, tag="request_accepted.1"):
+    """An ingress has taken the request from an authenticated client, which now waits for a reply.
+
+    `body` is sealed (AES-256-GCM); `seal` names the key. `headers` are those of the client that a provider may need.
+    The owner decides only after it has applied the control topic up to `control_offset`.
+    """
+
+    request: Request
+    body: bytes
+    seal: str
+    headers: dict[str, str] = {}
+    control_offset: int = 0
+
+
+class CancelRequested(_Event, tag="cancel_requested.1"):
+    """The client is gone, or reads too slowly. What has been received is metered, nothing more is asked for."""
+
+    request_id: str
+    reason: str
+
+
+class Limits(_Part):
+    """What a key may use. None is no limit. `monthly_budget_pusd` counts the bill."""
+
+    monthly_budget_pusd: int | None = None
+    requests_per_minute: int | None = None
+    concurrent_requests: int | None = None
+
+
+class CreateKey(_Part, tag="create_key", tag_field="do"):
+    """Make a key. `hash` is HMAC-SHA256(pepper, secret); the secret itself is never on the log."""
+
+    key_id: str
+    hash: str
+    name: str
+    org_id: str
+    team_id: str | None = None
+    limits: Limits = Limits()
+    expires_ms: int | None = None
+
+
+class UpdateKey(_Part, tag="update_key", tag_field="do"):
+    """Replace the limits or the name of a key; refused if `expected_version` is not the present one."""
+
+    key_id: str
+    name: str | None = None
+    limits: Limits | None = None
+    expected_version: int | None = None
+
+
+class RevokeKey(_Part, tag="revoke_key", tag_field="do"):
+    """Make a key useless, at once and for ever."""
+
+    key_id: str
+
+
+Action: TypeAlias = CreateKey | UpdateKey | RevokeKey
+
+
+class CommandIssued(_Event, tag="command_issued.1"):
+    """Somebody entitled to it asks for a change of the control state; the owner of partition 0 decides."""
+
+    command_id: str
+    actor: str  # the id of the key that asked
+    action: Action
+    reply_to: str = ""
+
+
+# Topic `completions`: the journal --------------------------------------------------------------------------------------
+
+
+class OwnerTook(_Event, tag="owner_took.1"):
+    """A writer begins on this partition. Its epoch is the offset of this record."""
+
+    instance: str
+    address: str = ""
+
+
+class Running(_Part):
+    """A call that goes on after its owner has left."""
+
+    request_id: str
+    attempt: int
+    runner: str
+
+
+class OwnerReleased(_Event, tag="owner_released.1"):
+    """The writer has stopped deciding and hands over; the calls named run on where they are."""
+
+    epoch: int
+    running: tuple[Running, ...] = ()
+
+
+class Admitted(_Event, tag="admitted.1"):
+    """The request's budgets cover it: its hold stands until it ends, and attempt 1 is about to start on `plan[0]`.
+
+    `src` is the offset of the accepted request. `subjects` are those whose budget, rates and concurrency count it.
+    `hold_pusd` is None where no budget applies. `rates` is the state of each rate limit after this request
+    (theoretical arrival times in ms, the GCRA of ITU-T I.371).
+    """
+
+    epoch: int
+    src: int
+    request: Request
+    subjects: tuple[str, ...]
+    period: str  # YYYY-MM, UTC
+    plan: tuple[Candidate, ...]
+    price_version: str
+    hold_pusd: int | None = None
+    rates: dict[str, int] = {}
+
+
+class AttemptStarted(_Event, tag="attempt_started.1"):
+    """Attempt `attempt` is about to start on `plan[attempt - 1]`; `previous` is the one before it, which is over."""
+
+    epoch: int
+    request_id: str
+    org_id: str
+    attempt: int
+    previous: Attempt | None = None
+
+
+class Ended(_Event, tag="ended.1"):
+    """The request's one end, with all that it used, cost and is billed. Complete by itself: a row comes from it alone.
+
+    `src` is set when the request was never admitted. `bill_pusd` is the sum of the lines' bills and never exceeds
+    the hold. `error` is one of the public error codes; `reason` is for people.
+    """
+
+    epoch: int
+    request: Request
+    status: Status
+    http_status: int
+    period: str
+    src: int | None = None
+    subjects: tuple[str, ...] = ()
+    error: str | None = None
+    reason: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    price_version: str = ""
+    hold_pusd: int | None = None
+    cost_pusd: int = 0
+    bill_pusd: int = 0
+    latency_ms: int = 0
+    ttft_ms: int | None = None
+    overhead_us: int = 0
+    cache: str | None = None
+
+
+class Adjusted(_Event, tag="adjusted.1"):
+    """What was learned after the end: `lines` reverse the estimated ones and state the true ones, under their own time."""
+
+    epoch: int
+    request_id: str
+    org_id: str
+    attempt: int
+    revision: int
+    reason: str
+    lines: tuple[CostLine, ...]
+    request: Request | None = None
+
+
+# Topic `costs` ---------------------------------------------------------------------------------------------------------
+
+
+class CostsBooked(_Event, tag="costs_booked.1"):
+    """The cost lines of one attempt, copied from the journal record at `journal_offset`; a copy of a copy changes nothing."""
+
+    request_id: str
+    org_id: str
+    attempt: int
+    revision: int
+    provider: str
+    account: str
+    model: str
+    journal_offset: int
+    lines: tuple[CostLine, ...]
+
+
+# Topic `control` -------------------------------------------------------------------------------------------------------
+
+
+class KeySet(_Event, tag="key_set.1"):
+    """The whole present state of a key. `src` is the offset of the command that made it so."""
+
+    key_id: str
+    hash: str
+    name: str
+    org_id: str
+    version: int
+    src: int
+    command_id: str
+    created_ms: int
+    team_id: str | None = None
+    limits: Limits = Limits()
+    expires_ms: int | None = None
+    revoked_ms: int | None = None
+
+
+class ControlBeat(_Event, tag="control_beat.1"):
+    """The owner of the control topic is alive; whoever has not heard it for a while knows that it may be behind."""
+
+    at_ms: int
+
+
+# Topic `audit` ---------------------------------------------------------------------------------------------------------
+
+
+class AuditRecorded(_Event, tag="audit_recorded.1"):
+    """Somebody was refused, or changed something. Neither secret nor prompt is in it."""
+
+    actor: str
+    action: str
+    org_id: str = "default"
+    target: str | None = None
+    key_id: str | None = None
+    user_id: str | None = None
+    method: str | None = None
+    route: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    ip: str | None = None
+    before: str | None = None
+    after: str | None = None
+
+
+# Topic `dead-letters` --------------------------------------------------------------------------------------------------
+
+
+class DeadLetter(_Event, tag="dead_letter.1"):
+    """A record that could not be read, kept whole, with the reason."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    value: bytes
+
+
+Event: TypeAlias = (
+    RequestAccepted
+    | CancelRequested
+    | CommandIssued
+    | OwnerTook
+    | OwnerReleased
+    | Admitted
+    | AttemptStarted
+    | Ended
+    | Adjusted
+    | CostsBooked
+    | KeySet
+    | ControlBeat
+    | AuditRecorded
+    | DeadLetter
+)
+
+# (type, version) of what was once written → the same facts as the next version states them
+UPCASTERS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Event)
+
+encode: Callable[[Event], bytes] = _encoder.encode
+
+
+class _Tagged(msgspec.Struct):
+    type: str = ""
+
+
+_tag_decoder = msgspec.json.Decoder(_Tagged)
+
+
+def decode(value: bytes | memoryview) -> Event:
+    """The event in `value`, brought up to its newest version. Raises `Unreadable` with its type in the text."""
+    try:
+        event: Event = _decoder.decode(value)
+        return event
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        return _decode_old(value, error)
+
+
+def _decode_old(value: bytes | memoryview, error: Exception) -> Event:
+    try:
+        tag = _tag_decoder.decode(value).type
+        name, _, version = tag.rpartition(".")
+        upcast = UPCASTERS.get((name, int(version)))
+        if upcast is None:
+            raise Unreadable(f"cannot read event {tag!r}: {error}")
+        facts = upcast(msgspec.json.decode(value))
+        facts["type"] = f"{name}.{int(version) + 1}"
+        return decode(_encoder.encode(facts))
+    except (msgspec.MsgspecError, RecursionError, ValueError) as second:
+        raise Unreadable(f"not an event: {second}") from error

@@ -1,0 +1,94 @@
+"""The log: ordered, durable, partitioned. The port, and what every adapter guarantees.
+
+Two adapters keep the same promises under one contract suite: `embedded` (SQLite, one process) and `kafka`.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class Position(NamedTuple):
+    """Where an append landed. `timestamp_ms` is the log's own time, never lower than before in the partition."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+class Record(NamedTuple):
+    """One record as read back. `value` is None for a tombstone of a compacted topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Log(Protocol):
+    """An append-only log of topics with partitions.
+
+    Keys map to partitions by Kafka's murmur2 on every adapter. Topics exist before the log is used.
+    """
+
+    def append(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> Awaitable[Position]:
+        """Take the record at once and return a future that is done when it is durable.
+
+        Appends to one partition land in the order of the calls, whether awaited or not.
+        The future is an `asyncio.Future`: callbacks may be added. It fails with
+        `LogUnavailable` when nothing was appended, `AppendUnknown` when nobody can know.
+        """
+        ...
+
+    def partition_for(self, topic: str, key: bytes) -> int:
+        """The partition that `append` chooses for this key."""
+        ...
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has."""
+        ...
+
+    def follow(self, topic: str, offsets: Mapping[int, int]) -> AsyncIterator[Sequence[Record]]:
+        """Yield records in batches from `offsets` ({partition: next offset}) on, and keep following the end.
+
+        Batches hold records of one partition in offset order; offsets may have gaps. Only durable records are seen.
+        Raises `OutOfRange` when an offset is older than what is kept.
+        """
+        ...
+
+    def scan(
+        self, topic: str, partition: int, start: int, end: int | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        """Yield the records of `[start, end)` in batches, then stop; `end` None means the end as of now.
+
+        Raises `OutOfRange` when `start` is older than what is kept.
+        """
+        ...
+
+    async def ends(self, topic: str) -> dict[int, int]:
+        """The offset that the next durable record of each partition would get."""
+        ...
+
+    async def starts(self, topic: str) -> dict[int, int]:
+        """The oldest offset still kept, per partition (equal to the end where nothing is)."""
+        ...
+
+    async def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int:
+        """The first offset whose record is not older than the time; the end if there is none."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was appended, then release every resource. Nothing may be appended afterwards."""
+        ...

@@ -1,0 +1,95 @@
+"""How an answer travels from the worker that makes it to the ingress that holds the client.
+
+The port, and the adapter for one process. Replies of one request keep their order; what cannot be delivered is
+counted and dropped, because the journal, not the reply, is the record of what happened.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+import msgspec
+
+MAX_UNREAD_BYTES = 1 << 20  # a client this far behind is cancelled
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of an answer. The first carries status and headers; the one with `last` is the end.
+
+    `seq` counts from 0 within (request, epoch, attempt). `overhead_from_ms`-style figures travel in `headers`.
+    """
+
+    request_id: str
+    epoch: int
+    attempt: int
+    seq: int
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    last: bool = False
+
+
+class Mailbox(Protocol):
+    """The worker's side: hand a reply to whoever waits for it."""
+
+    def send(self, address: str, reply: Reply) -> None:
+        """Never blocks. A reply nobody waits for is dropped."""
+        ...
+
+    def is_waiting(self, address: str, request_id: str) -> bool | None:
+        """Does this process hold the waiting client? None: it cannot be known here (another process)."""
+        ...
+
+
+class Waiter:
+    """One client's replies, in order. `get` waits; `behind` says that the client reads too slowly."""
+
+    def __init__(self) -> None:
+        self._replies: deque[Reply] = deque()
+        self._ready: asyncio.Future[None] | None = None
+        self.unread_bytes = 0
+
+    @property
+    def behind(self) -> bool:
+        return self.unread_bytes > MAX_UNREAD_BYTES
+
+    def put(self, reply: Reply) -> None:
+        self._replies.append(reply)
+        self.unread_bytes += len(reply.body)
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+
+    async def get(self) -> Reply:
+        while not self._replies:
+            self._ready = asyncio.get_running_loop().create_future()
+            try:
+                await self._ready
+            finally:
+                self._ready = None
+        reply = self._replies.popleft()
+        self.unread_bytes -= len(reply.body)
+        return reply
+
+
+class LocalReplies:
+    """Replies inside one process: a queue per request. `address` names this life of the process."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._waiters: dict[str, Waiter] = {}
+
+    def open(self, request_id: str) -> Waiter:
+        """Begin to wait. Call before the request is appended, so that no reply can come too early."""
+        waiter = self._waiters[request_id] = Waiter()
+        return waiter
+
+    def close(self, request_id: str) -> None:
+        self._waiters.pop(request_id, None)
+
+    def send(self, address: str, reply: Reply) -> None:
+        waiter = self._waiters.get(reply.request_id)
+        if waiter is not None and address == self.address:
+            waiter.put(reply)
+
+    def is_waiting(self, address: str, request_id: str) -> bool | None:
+        return address == self.address and request_id in self._waiters
