@@ -90,7 +90,8 @@ class _Reader:
         given: dict[str, Any] = {}
         for key, value in () if _is_empty(node) else self._items(node, path):
             if key.value not in fields:
-                raise self._error(key, f"unknown key {key.value!r} in {_dotted(path)}{did_you_mean(key.value, fields)}")
+                hint = _did_you_mean(key.value, fields) or f"; known: {', '.join(sorted(fields))}"
+                raise self._error(key, f"unknown key {key.value!r} in {_dotted(path)}{hint}")
             if not _is_empty(value):
                 given[key.value] = self._value(value, fields[key.value].type, (*path, key.value))
         for name, field in fields.items():
@@ -137,7 +138,8 @@ class _Reader:
         if typing.get_origin(bare) is Literal:
             words = typing.get_args(bare)
             if text not in words:
-                raise self._error(node, f"{_dotted(path)} must be one of {', '.join(words)}{did_you_mean(text, words)}")
+                choice = f"one of {', '.join(words)}" if len(words) > 1 else words[0]
+                raise self._error(node, f"{_dotted(path)} must be {choice}{_did_you_mean(text, words) or ''}")
             return text
         try:
             if bare is Secret:
