@@ -68,9 +68,7 @@ class Log(Protocol):
         """
         ...
 
-    def scan(
-        self, topic: str, partition: int, start: int, end: int | None = None
-    ) -> AsyncIterator[Sequence[Record]]:
+    def scan(self, topic: str, partition: int, start: int, end: int | None = None) -> AsyncIterator[Sequence[Record]]:
         """Yield the records of `[start, end)` in batches, then stop; `end` None means the end as of now.
 
         Raises `OutOfRange` when `start` is older than what is kept.

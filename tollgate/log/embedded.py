@@ -1,0 +1,565 @@
+"""The embedded log: one process, one SQLite database, group commit.
+
+The appends of one turn of the event loop become one transaction in a writer thread; while it runs, the next
+group gathers. Offsets and timestamps are given on the loop, so the thread only writes. What is durable moves into
+a bounded tail in memory, from where readers near the end are served without touching the disk.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from tollgate.errors import AppendUnknown, ConfigError, LogError, LogLocked, LogUnavailable, OutOfRange, UsageError
+from tollgate.topics import Topics
+from . import Headers, Position, Record, compaction
+from .partitioner import partition_of
+from .storage import OFFSET_BITS, Durability, Storage, Stored, pack_headers
+from .worker import Worker
+
+DATABASE = "log.db"
+LOCK = "lock"
+
+# What may wait for the writer; beyond it an append is refused. A record of the largest size fits an empty queue.
+QUEUE_RECORDS = 16_384
+QUEUE_BYTES = 64 << 20
+# What readers near the end find in memory, over all partitions together.
+TAIL_BYTES = 32 << 20
+# One read from the disk, so that readers take turns and memory stays bounded.
+READ_ROWS = 1_000
+READ_BYTES = 4 << 20
+# One step of retention between two groups of appends, and the steps of one call of `maintain` per partition.
+EXPIRE_ROWS = 250
+EXPIRE_BYTES = 8 << 20
+EXPIRE_STEPS = 20
+# How often a reader of another process's log looks for news.
+POLL_S = 0.2
+
+# What a record weighs in memory beyond its bytes: tuple, integers, queue entry.
+_RECORD_OVERHEAD = 300
+
+Result = TypeVar("Result")
+
+
+def now_ms() -> int:
+    """The wall clock in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class _Partition:
+    """One partition as the loop knows it: `next` counts what was taken, `end` what is durable."""
+
+    __slots__ = ("base", "end", "last_ms", "next", "number", "start", "stored", "tail", "topic")
+
+    def __init__(self, stored: Stored) -> None:
+        self.stored = stored
+        self.topic = stored.topic
+        self.number = stored.partition
+        self.base = stored.place << OFFSET_BITS
+        self.start = stored.start
+        self.end = self.next = stored.end
+        self.last_ms = stored.last_ms
+        self.tail: deque[Record] = deque()
+
+    def check(self, offset: int) -> None:
+        """Raise `OutOfRange` unless the offset can be read from."""
+        if not self.start <= offset <= self.end:
+            raise OutOfRange(
+                f"{self.topic}/{self.number}: offset {offset} is not in the log, which holds {self.start} to {self.end}"
+            )
+
+
+_Entry = tuple["asyncio.Future[Position]", _Partition, Record, int]
+
+
+class EmbeddedReader:
+    """An embedded log opened to be read only, while a gateway writes it or not. Satisfies `Log`; refuses appends."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the database. Raises `ConfigError` where there is none."""
+        self._folder = folder
+        self._partitions: dict[str, list[_Partition]] = {}
+        path = folder / DATABASE
+        try:
+            self._storage = Storage(path, writable=False)
+            self._place(self._storage.load())
+        except sqlite3.Error as error:
+            raise ConfigError(f"{path}: there is no log that can be read: {error}") from None
+        self._reads = Worker("tollgate-log-read")
+
+    def append(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> "asyncio.Future[Position]":
+        """Raise `UsageError`."""
+        raise UsageError(f"{self._folder}: this log is open for reading only")
+
+    def partition_for(self, topic: str, key: bytes) -> int:
+        """The partition that `append` chooses for this key."""
+        return partition_of(key, self.partitions(topic))
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has."""
+        return len(self._of(topic))
+
+    async def follow(self, topic: str, offsets: Mapping[int, int]) -> AsyncIterator[Sequence[Record]]:
+        """See `Log.follow`. Raises `LogUnavailable` when the log is closed meanwhile."""
+        positions = dict(offsets)
+        await self._refresh()
+        for number, position in positions.items():
+            self._partition(topic, number).check(position)
+        while True:
+            seen = self._news
+            idle = True
+            for number, position in positions.items():
+                partition = self._partition(topic, number)
+                if position < partition.end:
+                    idle = False
+                    records, positions[number] = await self._read(partition, position, partition.end)
+                    if records:
+                        yield records
+            if idle:
+                await self.wait_news(seen)
+
+    async def scan(
+        self, topic: str, partition: int, start: int, end: int | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        """See `Log.scan`."""
+        await self._refresh()
+        source = self._partition(topic, partition)
+        source.check(start)
+        end = source.end if end is None else min(end, source.end)
+        while start < end:
+            records, start = await self._read(source, start, end)
+            if records:
+                yield records
+
+    async def ends(self, topic: str) -> dict[int, int]:
+        """See `Log.ends`."""
+        await self._refresh()
+        return {partition.number: partition.end for partition in self._of(topic)}
+
+    async def starts(self, topic: str) -> dict[int, int]:
+        """See `Log.starts`; what compaction removed does not move the start."""
+        await self._refresh()
+        return {partition.number: partition.start for partition in self._of(topic)}
+
+    async def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int:
+        """See `Log.offset_at`."""
+        await self._refresh()
+        source = self._partition(topic, partition)
+        first, end = source.base + source.start, source.base + source.end
+        id = await self._reads.run(lambda: self._storage.first_not_older(timestamp_ms, first=first, end=end))
+        return source.start + id - first
+
+    async def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """Where a consumer group goes on: {(topic, partition): next offset}; what it never committed is absent."""
+        return await self._reads.run(lambda: self._storage.committed(group))
+
+    @property
+    def news(self) -> int:
+        """A number that changes when something was appended: what `wait_news` compares with."""
+        return self._news
+
+    async def wait_news(self, seen: int) -> int:
+        """Return `news` as soon as it is not `seen`."""
+        while self._news == seen:
+            await asyncio.sleep(POLL_S)
+            await self._refresh()
+        return self._news
+
+    async def close(self) -> None:
+        """Release the database."""
+        await self._reads.run(self._storage.close)
+        self._reads.stop()
+
+    _news = 0
+
+    def _of(self, topic: str) -> list[_Partition]:
+        try:
+            return self._partitions[topic]
+        except KeyError:
+            raise UsageError(f"the log in {self._folder} has no topic '{topic}'") from None
+
+    def _partition(self, topic: str, number: int) -> _Partition:
+        partitions = self._of(topic)
+        if not 0 <= number < len(partitions):
+            raise UsageError(f"'{topic}' has {len(partitions)} partitions; there is no partition {number}")
+        return partitions[number]
+
+    def _place(self, stored: Sequence[Stored]) -> None:
+        self._partitions.clear()
+        for each in sorted(stored, key=lambda each: each.partition):
+            self._partitions.setdefault(each.topic, []).append(_Partition(each))
+
+    async def _refresh(self) -> None:
+        """Learn what another process has appended and removed."""
+        for stored in await self._reads.run(self._storage.load):
+            partition = self._partitions[stored.topic][stored.partition]
+            if stored.end != partition.end:
+                self._news += 1
+            partition.start, partition.end = stored.start, stored.end
+
+    async def _read(self, partition: _Partition, offset: int, end: int) -> tuple[Sequence[Record], int]:
+        """A batch of `[offset, end)`, empty over a gap, and the offset to go on from."""
+        read = partial(
+            self._storage.read,
+            partition.topic,
+            partition.number,
+            first=partition.base + offset,
+            end=partition.base + end,
+            max_rows=READ_ROWS,
+            max_bytes=READ_BYTES,
+        )
+        records, following = await self._reads.run(read)
+        # Retention may have passed by while the thread read; what it left must not be taken for all there was.
+        partition.check(offset)
+        return records, following - partition.base
+
+
+class EmbeddedLog(EmbeddedReader):
+    """The log of the one process that may write it. Everything but `close` belongs to the loop that opened it."""
+
+    def __init__(
+        self, folder: Path, topics: Topics, *, lock: int, storage: Storage, clock_ms: Callable[[], int]
+    ) -> None:
+        """Use `EmbeddedLog.open`."""
+        super().__init__(folder)
+        self._topics = topics
+        self._lock = lock
+        self._writer_storage = storage
+        self._clock_ms = clock_ms
+        self._loop = asyncio.get_running_loop()
+        self._writes = Worker("tollgate-log-write")
+        # The group that gathers, its rows laid out for the statement, and the group that is being written.
+        self._gathering: list[_Entry] = []
+        self._values: list[object] = []
+        self._writing: list[_Entry] = []
+        self._flush_is_due = False
+        self._queued_records = 0
+        self._queued_bytes = 0
+        # Every record in memory, oldest first, as the partition in whose tail it is, with its weight.
+        self._tail_order: deque[tuple[_Partition, int]] = deque()
+        self._tail_bytes = 0
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._drained: asyncio.Future[None] | None = None
+        self._refusal: LogError | None = None
+        self.failed: asyncio.Future[LogError] = self._loop.create_future()
+        """Done, with the error as its result, once a commit has failed: the process must end and start again."""
+
+    @classmethod
+    async def open(
+        cls,
+        folder: Path,
+        topics: Topics,
+        *,
+        durability: Durability = "power",
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> "EmbeddedLog":
+        """Open the log in `folder`, or make it; compacted topics that are mostly superseded are compacted first.
+
+        `power`: what was acknowledged outlives a power cut. `process`: it outlives the process, but a power cut
+        or a crash of the system may take the last moments, whole groups from the end.
+        Raises `LogLocked` when another process has it, `ConfigError` when the partition counts are not those it
+        was made with.
+        """
+        lock = _take_lock(folder)
+        try:
+            storage = _prepare(folder / DATABASE, topics, durability)
+        except BaseException:
+            os.close(lock)
+            raise
+        log = cls(folder, topics, lock=lock, storage=storage, clock_ms=clock_ms)
+        for partition in log._compactable(compaction.RATIO_AT_OPEN):
+            await log._compact(partition, log._clock_ms())
+        return log
+
+    @staticmethod
+    async def open_readonly(folder: Path) -> EmbeddedReader:
+        """Open the log in `folder` for a tool, whether a gateway runs or not. Raises `ConfigError` if there is none."""
+        return EmbeddedReader(folder)
+
+    def append(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> "asyncio.Future[Position]":
+        """See `Log.append`. A record without key or partition goes to partition 0."""
+        partitions = self._of(topic)
+        if partition is None:
+            target = partitions[partition_of(key, len(partitions))]
+        else:
+            target = self._partition(topic, partition)
+        future: asyncio.Future[Position] = self._loop.create_future()
+        size = (len(key) if key else 0) + (len(value) if value else 0)
+        refusal = self._refusal or self._no_room(topic, size)
+        if refusal is not None:
+            future.set_exception(refusal)
+            return future
+        weight = size + _RECORD_OVERHEAD
+        self._queued_records += 1
+        self._queued_bytes += weight
+        offset = target.next
+        target.next = offset + 1
+        target.last_ms = timestamp_ms = max(target.last_ms, self._clock_ms())
+        record = Record(topic, target.number, offset, timestamp_ms, key, value, headers)
+        self._gathering.append((future, target, record, weight))
+        self._values += (target.base + offset, timestamp_ms, key, value, pack_headers(headers))
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+        return future
+
+    def end(self, topic: str, partition: int) -> int:
+        """The offset that the next durable record would get."""
+        return self._partition(topic, partition).end
+
+    def start(self, topic: str, partition: int) -> int:
+        """The oldest offset that retention has kept."""
+        return self._partition(topic, partition).start
+
+    def tail(self, topic: str, partition: int, offset: int, limit: int) -> list[Record] | None:
+        """Up to `limit` durable records from `offset` on, if memory has them; None: `scan` must read the disk."""
+        return _from_tail(self._partition(topic, partition), offset, limit)
+
+    async def wait_news(self, seen: int) -> int:
+        """Return `news` as soon as it is not `seen`. Raises `LogUnavailable` when the log is closed meanwhile."""
+        while self._news == seen:
+            if self._refusal is not None:
+                raise self._refusal
+            waiter = self._loop.create_future()
+            self._waiting.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+        return self._news
+
+    async def commit_offsets(self, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Remember durably where a consumer group goes on: {(topic, partition): next offset}."""
+        offsets = dict(offsets)
+        await self._write(lambda: self._writer_storage.commit_offsets(group, offsets))
+
+    async def maintain(self, now_ms: int) -> None:
+        """Do some of what retention and compaction ask for; to be called every few seconds.
+
+        Works in small steps between the appends. What is left over is done by the next calls. The newest record
+        of a partition is never removed.
+        """
+        for topic in self._topics:
+            if topic.retention_ms is not None:
+                for partition in self._of(topic.name):
+                    await self._expire(partition, now_ms - topic.retention_ms)
+        for partition in self._compactable():
+            await self._compact(partition, now_ms)
+
+    async def close(self) -> None:
+        """Write what was appended, then release everything; appends from now on are refused."""
+        if self._refusal is None:
+            self._refusal = LogUnavailable("the log is closed")
+        if self._queued_records and not self.failed.done():
+            self._drained = self._loop.create_future()
+            await self._drained
+        self._announce()
+        await super().close()
+        await self._writes.run(self._writer_storage.close)
+        self._writes.stop()
+        os.close(self._lock)
+
+    def _no_room(self, topic: str, size: int) -> LogUnavailable | None:
+        largest = self._topics[topic].max_message_bytes
+        if size > largest:
+            return LogUnavailable(f"'{topic}' takes records of up to {largest} bytes; this one has {size}")
+        if self._queued_records >= QUEUE_RECORDS or self._queued_bytes + size > QUEUE_BYTES:
+            return LogUnavailable(f"{self._queued_records} records already wait to be written to {self._folder}")
+        return None
+
+    def _flush(self) -> None:
+        """Hand what has gathered to the writer; while it is busy, its end does so."""
+        self._flush_is_due = False
+        if self._writing or not self._gathering or self.failed.done():
+            return
+        self._writing, self._gathering = self._gathering, []
+        values, self._values = self._values, []
+        self._writes.post(partial(self._writer_storage.append, values, len(self._writing)), self._written)
+
+    def _written(self, _: None, error: Exception | None) -> None:
+        if error is not None:
+            self._fail(error)
+            return
+        written, self._writing = self._writing, []
+        self._flush()
+        for future, partition, record, weight in written:
+            partition.end = record.offset + 1
+            partition.tail.append(record)
+            self._tail_order.append((partition, weight))
+            self._tail_bytes += weight
+            self._queued_bytes -= weight
+            if not future.done():
+                future.set_result(Position(record.partition, record.offset, record.timestamp_ms))
+        self._queued_records -= len(written)
+        while self._tail_bytes > TAIL_BYTES:
+            oldest, weight = self._tail_order.popleft()
+            oldest.tail.popleft()
+            self._tail_bytes -= weight
+        self._news += 1
+        self._announce()
+        if self._drained is not None and not self._queued_records:
+            self._drained.set_result(None)
+
+    def _announce(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _fail(self, cause: Exception) -> None:
+        """A transaction failed: nobody knows what the disk holds, so nothing more is said about it."""
+        if self.failed.done():
+            return
+        self._refusal = AppendUnknown(f"{self._folder / DATABASE}: could not be written: {cause}")
+        self._refusal.__cause__ = cause
+        self.failed.set_result(self._refusal)
+        for future, *_ in (*self._writing, *self._gathering):
+            if not future.done():
+                future.set_exception(self._refusal)
+        self._announce()
+        if self._drained is not None:
+            self._drained.set_result(None)
+
+    async def _write(self, call: Callable[[], Result]) -> Result:
+        if self._refusal is not None:
+            raise self._refusal
+        try:
+            return await self._writes.run(call)
+        except sqlite3.Error as error:
+            self._fail(error)
+            raise self.failed.result() from error
+
+    async def _refresh(self) -> None:
+        """Nothing to learn: this process is the only writer."""
+
+    async def _read(self, partition: _Partition, offset: int, end: int) -> tuple[Sequence[Record], int]:
+        partition.check(offset)
+        records = _from_tail(partition, offset, min(READ_ROWS, end - offset))
+        if records is None:
+            return await super()._read(partition, offset, end)
+        return records, offset + len(records)
+
+    async def _expire(self, partition: _Partition, before_ms: int) -> None:
+        last = partition.end - 1
+        if last <= partition.start:
+            return
+        base = partition.base
+        find = partial(self._storage.first_not_older, before_ms, first=base + partition.start, end=base + last)
+        before = await self._reads.run(find) - base
+        for _ in range(EXPIRE_STEPS):
+            if partition.start >= before:
+                return
+            partition.start = await self._write(
+                partial(
+                    self._writer_storage.expire,
+                    partition.stored.place,
+                    before=before,
+                    max_rows=EXPIRE_ROWS,
+                    max_bytes=EXPIRE_BYTES,
+                )
+            )
+
+    def _compactable(self, ratio: float | None = None) -> list[_Partition]:
+        """The partitions whose compaction is due at this ratio; None takes each topic's own."""
+        return [
+            partition
+            for topic in self._topics
+            if topic.compacted
+            for partition in self._of(topic.name)
+            if compaction.is_due(
+                end=partition.end,
+                cleaned=partition.stored.cleaned,
+                kept=partition.stored.kept,
+                ratio=topic.dirty_ratio if ratio is None else ratio,
+            )
+        ]
+
+    async def _compact(self, partition: _Partition, now_ms: int) -> None:
+        stored, base = partition.stored, partition.base
+        end = min(partition.end, stored.cleaned + compaction.PASS_ROWS)
+        look = compaction.Pass(
+            storage=self._storage,
+            cleaned=base + stored.cleaned,
+            end=base + end,
+            last=base + partition.end - 1,
+            tombstones_before_ms=now_ms - self._topics[partition.topic].delete_retention_ms,
+        )
+        first = look.cleaned
+        while first < look.end:
+            first = await self._reads.run(partial(look.learn, first))
+        first = base + partition.start
+        while first < look.end:
+            doomed, first = await self._reads.run(partial(look.judge, first))
+            for index in range(0, len(doomed), compaction.REMOVE_ROWS):
+                ids = doomed[index : index + compaction.REMOVE_ROWS]
+                await self._write(partial(self._writer_storage.remove, ids))
+        await self._write(partial(self._writer_storage.mark_cleaned, stored.place, cleaned=end, kept=look.kept))
+        stored.cleaned, stored.kept = end, look.kept
+
+
+def _from_tail(partition: _Partition, offset: int, limit: int) -> list[Record] | None:
+    if offset >= partition.end:
+        return []
+    tail = partition.tail
+    if not tail or offset < tail[0].offset:
+        return None
+    first = offset - tail[0].offset
+    # By index: a deque finds its last elements at once, and walks to a slice from its first.
+    return [tail[index] for index in range(first, min(first + limit, len(tail)))]
+
+
+def _prepare(path: Path, topics: Topics, durability: Durability) -> Storage:
+    """The database for the one writer, with a place for every declared partition."""
+    try:
+        storage = Storage(path, durability=durability, writable=True)
+    except sqlite3.Error as error:
+        raise ConfigError(f"{path}: cannot be opened: {error}") from None
+    try:
+        counts = Counter(stored.topic for stored in storage.load())
+        for topic in topics:
+            if counts[topic.name] not in (0, topic.partitions):
+                raise ConfigError(
+                    f"topics.yaml: '{topic.name}' has {topic.partitions} partitions, the log in {path.parent} has "
+                    f"{counts[topic.name]}; the count is fixed for the life of a log"
+                )
+        storage.declare((topic.name, number) for topic in topics for number in range(topic.partitions))
+    except BaseException:
+        storage.close()
+        raise
+    return storage
+
+
+def _take_lock(folder: Path) -> int:
+    """Make the folder; a file descriptor that holds its lock until it is closed, or the process ends."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise LogLocked(f"{folder}: the log is in use by process {holder}") from None
+    os.truncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return lock
