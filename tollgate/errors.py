@@ -58,6 +58,7 @@ class Refusal(TollgateError):
     """A request that is turned away.
 
     `status` is the HTTP status, `type` and `code` are OpenAI's words for it, `param` the field at fault.
+    `details` are further members of the error object, such as which limit was reached and when it resets.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Refusal(TollgateError):
         type: str = "invalid_request_error",
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -77,6 +79,7 @@ class Refusal(TollgateError):
         self.type = type
         self.param = param
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
 
 
 class ProviderError(TollgateError):

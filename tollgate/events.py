@@ -228,7 +228,7 @@ class Admitted(_Event, tag="admitted.1"):
 
     `src` is the offset of the accepted request. `subjects` are those whose budget, rates and concurrency count it.
     `hold_pusd` is None where no budget applies. `rates` is the state of each rate limit after this request
-    (theoretical arrival times in ms, the GCRA of ITU-T I.371).
+    (theoretical arrival times in Unix microseconds, the GCRA of ITU-T I.371).
     """
 
     epoch: int

@@ -16,7 +16,8 @@ MAX_UNREAD_BYTES = 1 << 20  # a client this far behind is cancelled
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of an answer. The first carries status and headers; the one with `last` is the end.
 
-    `seq` counts from 0 within (request, epoch, attempt). `overhead_from_ms`-style figures travel in `headers`.
+    `seq` counts from 0 within (request, epoch, attempt). `upstream_us` is how long the provider has been waited for
+    so far; what the client waited beyond it is the gateway's own.
     """
 
     request_id: str
@@ -27,6 +28,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     last: bool = False
+    upstream_us: int = 0
 
 
 class Mailbox(Protocol):

@@ -1,0 +1,305 @@
+"""May this request spend? The decision that makes budgets hard: hold first, call after.
+
+`decide` answers with the one record that the owner appends: `Admitted`, with hold, plan and first intent, or
+`Ended` (rejected). Every limit of the key is checked against the ledger of its partition, which no other writer
+changes, so neither concurrency nor a crash can overspend.
+
+Pure: no clock, no randomness, no I/O; time comes in as `now_ms`, the log's own.
+"""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from tollgate.errors import Refusal
+from tollgate.events import Admitted, Candidate, Ended, Limits, Request
+from tollgate.money import usd_text
+from tollgate.prices.rate import affordable_output, bound_pusd
+from tollgate.processors.ledger import Ledger
+from tollgate.processors.route.plan import Option, Route
+from tollgate.wire import Ask
+
+RETRY_CONCURRENT_S = 1  # when a slot may be free again is not known; a second is short against a call
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator decided for requests whose cost has no natural bound."""
+
+    default_max_tokens: int = 4096
+    reject_missing_max_tokens: bool = False
+    unpriced_hold_pusd: int | None = None  # None: a model without a price is refused under a budget
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The record to append; with a refusal, what to tell the client; the limits as they stand, for the headers."""
+
+    record: Admitted | Ended
+    refusal: Refusal | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def decide(
+    ledger: Ledger,
+    request: Request,
+    ask: Ask,
+    route: Route | Refusal,
+    *,
+    limits: Limits,
+    policy: Policy,
+    src: int,
+    now_ms: int,
+    price_version: str,
+) -> Decision:
+    """Admit the request or refuse it. The ledger is read, not changed: that is `evolve`'s, with the record."""
+    subject = f"key:{request.key_id}"
+    period = period_of(now_ms)
+    try:
+        if isinstance(route, Refusal):
+            raise route
+        _check_concurrency(ledger, subject, limits)
+        rates, headers = _check_rate(ledger, subject, limits, now_ms)
+        available_pusd = None
+        if limits.monthly_budget_pusd is not None:
+            available_pusd = limits.monthly_budget_pusd - ledger.spent(subject, period) - ledger.held(subject, period)
+        plan = _candidates(route, ask, policy, available_pusd)
+        if not plan:
+            raise _budget_spent(ledger, subject, period, limits, route, ask, policy)
+    except Refusal as refusal:
+        return Decision(
+            record=reject(ledger.epoch, request, refusal, src=src, period=period, price_version=price_version),
+            refusal=refusal,
+            headers=tuple(refusal.headers.items()),
+        )
+    hold_pusd = None if available_pusd is None else max(candidate.bound_pusd or 0 for candidate in plan)
+    return Decision(
+        record=Admitted(
+            epoch=ledger.epoch,
+            src=src,
+            request=request,
+            subjects=(subject,),
+            period=period,
+            plan=plan,
+            price_version=price_version,
+            hold_pusd=hold_pusd,
+            rates=rates,
+        ),
+        headers=headers,
+    )
+
+
+def reject(epoch: int, request: Request, refusal: Refusal, *, src: int, period: str, price_version: str = "") -> Ended:
+    """The end of a request that was never admitted: it costs nothing and is billed nothing."""
+    return Ended(
+        epoch=epoch,
+        src=src,
+        request=request,
+        status="rejected",
+        http_status=refusal.status,
+        period=period,
+        error=refusal.code,
+        reason=refusal.message,
+        price_version=price_version,
+    )
+
+
+def period_of(at_ms: int) -> str:
+    """The budget period of a time: its month in UTC, `2026-11`."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m")
+
+
+def period_end(period: str) -> datetime:
+    """When the period's budgets are fresh again: the first instant of the next month, UTC."""
+    year, month = map(int, period.split("-"))
+    return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+
+
+# Budget -----------------------------------------------------------------------------------------------------------
+
+
+def _candidates(route: Route, ask: Ask, policy: Policy, available_pusd: int | None) -> tuple[Candidate, ...]:
+    """The plan with its bounds. Under a budget the first choice must fit; a dearer fallback that does not is left out.
+
+    Empty when the first choice does not fit. Raises `Refusal` where no bound can be stated.
+    """
+    candidates: list[Candidate] = []
+    for option in route.options:
+        candidate = _candidate(option, ask, policy, available_pusd)
+        if candidate is not None:
+            candidates.append(candidate)
+        elif not candidates:
+            return ()
+    return tuple(candidates)
+
+
+def _candidate(option: Option, ask: Ask, policy: Policy, available_pusd: int | None) -> Candidate | None:
+    cap = _output_cap(option, ask, policy, available_pusd)
+    bound = _bound(option, ask, policy, cap)
+    if available_pusd is not None:
+        if bound is None:
+            raise _unboundable(option, ask)
+        if bound > available_pusd or cap == 0:
+            return None
+    return Candidate(
+        provider=option.provider.name,
+        account=option.account.name,
+        model=option.model,
+        protocol=option.provider.protocol,
+        bound_pusd=bound,
+        max_output_tokens=cap,
+        backoff_ms=option.backoff_ms,
+    )
+
+
+def _output_cap(option: Option, ask: Ask, policy: Policy, available_pusd: int | None) -> int | None:
+    """The output limit to send, per choice: the client's; else, under a budget, the most that it pays for.
+
+    Without a budget none is sent where the provider does not insist, because defaults belong to the provider.
+    """
+    if ask.max_output_tokens is not None:
+        return ask.max_output_tokens
+    default = policy.default_max_tokens
+    if option.price is not None and option.price.max_output_tokens is not None:
+        default = min(default, option.price.max_output_tokens)
+    if available_pusd is None:
+        return default if option.provider.protocol == "anthropic" else None
+    if policy.reject_missing_max_tokens:
+        raise Refusal(
+            400,
+            "max_tokens_required",
+            "A request under a budget must say how long its answer may be: set max_tokens.",
+            param="max_tokens",
+        )
+    if option.price is None:
+        return default
+    affordable = affordable_output(
+        option.price, input_tokens=_input_bound(option, ask), budget_pusd=max(0, available_pusd)
+    )
+    return min(default, affordable // ask.choices)
+
+
+def _bound(option: Option, ask: Ask, policy: Policy, cap: int | None) -> int | None:
+    if option.price is None:
+        return policy.unpriced_hold_pusd
+    output = cap or option.price.max_output_tokens or option.price.context_window
+    if ask.unbounded is not None or output is None:
+        return None
+    return bound_pusd(option.price, input_tokens=_input_bound(option, ask), output_tokens=ask.choices * output)
+
+
+def _input_bound(option: Option, ask: Ask) -> int:
+    """No tokenizer makes more tokens of a text than it has bytes, and no model reads more than its window."""
+    window = option.price.context_window if option.price else None
+    return ask.input_bound_tokens if window is None else min(ask.input_bound_tokens, window)
+
+
+def _unboundable(option: Option, ask: Ask) -> Refusal:
+    if option.price is None:
+        return Refusal(
+            400,
+            "model_unpriced",
+            f"The model '{option.provider.name}/{option.model}' has no price, so a budget cannot cover it. "
+            "Give it one in pricing.yaml, or set limits.unpriced to hold.",
+            param="model",
+        )
+    return Refusal(
+        400,
+        "cost_unbounded",
+        f"What {ask.unbounded} costs cannot be bounded beforehand, so a budget cannot cover it. Use a key without one.",
+        param=ask.unbounded,
+    )
+
+
+def _budget_spent(
+    ledger: Ledger, subject: str, period: str, limits: Limits, route: Route, ask: Ask, policy: Policy
+) -> Refusal:
+    limit = limits.monthly_budget_pusd or 0
+    spent, held = ledger.spent(subject, period), ledger.held(subject, period)
+    option = route.options[0]
+    cap = ask.max_output_tokens or 1
+    needed = _bound(option, ask, policy, cap) or 0
+    reset = period_end(period)
+    return Refusal(
+        429,
+        "QUOTA_EXCEEDED",
+        f"The monthly budget of this key does not cover the request: it needs up to ${usd_text(needed)}, and "
+        f"${usd_text(max(0, limit - spent - held))} of ${usd_text(limit)} is left "
+        f"(${usd_text(spent)} spent, ${usd_text(held)} held by requests under way). "
+        f"It is fresh again at {reset:%Y-%m-%dT%H:%M:%SZ}.",
+        type="insufficient_quota",
+        headers={"x-should-retry": "false"},
+        details={
+            "limit_name": "monthly_budget",
+            "used": usd_text(spent),
+            "held": usd_text(held),
+            "limit": usd_text(limit),
+            "needed": usd_text(needed),
+            "reset_at": f"{reset:%Y-%m-%dT%H:%M:%SZ}",
+        },
+    )
+
+
+# Rates ------------------------------------------------------------------------------------------------------------
+
+
+def _check_concurrency(ledger: Ledger, subject: str, limits: Limits) -> None:
+    limit = limits.concurrent_requests
+    used = ledger.running.get(subject, 0)
+    if limit is not None and used >= limit:
+        raise Refusal(
+            429,
+            "QUOTA_EXCEEDED",
+            f"This key may have {limit} requests under way at once, and has {used}. Try again when one has ended.",
+            type="rate_limit_error",
+            headers={"retry-after": str(RETRY_CONCURRENT_S)},
+            details={"limit_name": "concurrent_requests", "used": used, "limit": limit, "reset_at": None},
+        )
+
+
+def _check_rate(
+    ledger: Ledger, subject: str, limits: Limits, now_ms: int
+) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
+    """The rate's state after this request, and the headers that tell it.
+
+    A bucket of `limit` requests that refills evenly over the minute: the generic cell rate algorithm (ITU-T I.371).
+    """
+    limit = limits.requests_per_minute
+    if limit is None:
+        return {}, ()
+    name = f"{subject}/requests_per_minute"
+    now_us = now_ms * 1000
+    interval_us = 60_000_000 // max(1, limit)
+    known = ledger.rates.get(name)
+    arrival_us = max(now_us, known.tat_us if known else 0)
+    ahead_us = arrival_us - now_us
+    left = limit - -(-ahead_us // interval_us)  # whole requests that still fit
+    if left < 1:
+        wait_ms = -(-(ahead_us - (limit - 1) * interval_us) // 1000)
+        reset_at = datetime.fromtimestamp((now_ms + wait_ms) / 1000, UTC)
+        raise Refusal(
+            429,
+            "QUOTA_EXCEEDED",
+            f"This key may make {limit} requests a minute. Try again in {wait_ms / 1000:.3f} s.",
+            type="rate_limit_error",
+            headers={
+                "retry-after": str(-(-wait_ms // 1000)),
+                "retry-after-ms": str(wait_ms),
+                **dict(_rate_headers(limit, left=0, reset_ms=ahead_us // 1000)),
+            },
+            details={
+                "limit_name": "requests_per_minute",
+                "used": limit,
+                "limit": limit,
+                "reset_at": f"{reset_at:%Y-%m-%dT%H:%M:%SZ}",
+            },
+        )
+    after_us = arrival_us + interval_us
+    return {name: after_us}, _rate_headers(limit, left=left - 1, reset_ms=(after_us - now_us) // 1000)
+
+
+def _rate_headers(limit: int, *, left: int, reset_ms: int) -> tuple[tuple[str, str], ...]:
+    """As OpenAI writes them; `reset` is when the bucket is full again."""
+    return (
+        ("x-ratelimit-limit-requests", str(limit)),
+        ("x-ratelimit-remaining-requests", str(left)),
+        ("x-ratelimit-reset-requests", f"{reset_ms}ms"),
+    )

@@ -1,0 +1,418 @@
+"""One admitted request: its attempts in order, the answer to the client, and its one end.
+
+A call is open → closing → closed; whoever closes it first (answer, cancellation, deadline) decides its end.
+An attempt starts only when the record that names it is durable, and the last bytes leave only when the end is.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from traceback import format_tb
+from typing import Literal, Protocol
+
+import msgspec
+
+from tollgate.errors import ProviderError
+from tollgate.events import Attempt, Candidate, CostLine, Outcome, Status, Usage, UsageSource
+from tollgate.failpoints import reached
+from tollgate.ids import attempt_id
+from tollgate.money import usd_text
+from tollgate.prices.book import PriceBook
+from tollgate.prices.rate import bill, estimate_line, rate, unpriced
+from tollgate.processors.ledger import OpenRequest
+from tollgate.processors.upstream import Transport
+from tollgate.replies import Mailbox, Reply
+from tollgate.wire import Ask, Body, Exchange, Extras, Meter
+from tollgate.wire.exchange import WIRES, exchange_for, refusal_of
+
+BYTES_PER_TOKEN = 4  # of English text, about; used only where a provider did not say what it counted
+
+CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody is there to read it
+
+FALLS_BACK_AS = {"cut": "connection"}  # a connection that ended before any content is one that failed
+
+
+log = logging.getLogger(__name__)
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a request ended, before it is written down."""
+
+    status: Status
+    http_status: int
+    attempts: tuple[Attempt, ...] = ()
+    error: str | None = None
+    reason: str | None = None
+    ttft_ms: int | None = None
+    overhead_us: int = 0
+
+
+class _Closing(msgspec.Struct, frozen=True, kw_only=True):
+    """The end, and the last that the client gets once it is durable. `status` counts where no head has left."""
+
+    ending: Ending
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Books(Protocol):
+    """What a call asks of the owner of its partition. Both return when the record is durable."""
+
+    async def start_attempt(self, request: OpenRequest, attempt: int, previous: Attempt) -> None: ...
+
+    async def end(self, request: OpenRequest, ending: Ending) -> None: ...
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a call needs to know of its request. `received` is `perf_counter` when the owner got it."""
+
+    request: OpenRequest
+    body: Body
+    ask: Ask
+    headers: dict[str, str]
+    reply_headers: tuple[tuple[str, str], ...]
+    reason: str
+    price_providers: Mapping[str, str]
+    received: float
+
+
+class Call:
+    """One request under way."""
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        books: Books,
+        book: PriceBook,
+        transports: Mapping[tuple[str, str], Transport],
+        replies: Mailbox,
+        fallback_on: frozenset[str],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._job = job
+        self._now_ms = now_ms
+        self._request = job.request.admitted.request
+        self._books = books
+        self._book = book
+        self._transports = transports
+        self._replies = replies
+        self._fallback_on = fallback_on
+        self._state: Literal["open", "closing", "closed"] = "open"
+        self._task: asyncio.Task[None] | None = None
+        self._begun = False
+        self._cancelled_because = ""
+        self._attempts: list[Attempt] = []
+        self._seq = 0
+        self._upstream_s = 0.0
+        self._ttft_ms: int | None = None
+        # of the attempt under way
+        self._number = 0
+        self._candidate: Candidate | None = None
+        self._exchange: Exchange | None = None
+        self._started = 0.0
+        self._started_ms = 0
+        self._http_status: int | None = None
+        self._upstream_id: str | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        return self._task
+
+    def cancel(self, reason: str) -> None:
+        """Stop what is under way, unless its end has been decided already."""
+        if self._state == "open" and self._task is not None and not self._cancelled_because:
+            self._cancelled_because = reason
+            if self._begun:  # a task that is cancelled before its first step would never run, and never end anything
+                self._task.cancel()
+
+    async def _run(self) -> None:
+        self._begun = True
+        left_s = (self._request.deadline_ms - self._now_ms()) / 1000
+        try:
+            if self._cancelled_because:  # before anything was called
+                raise asyncio.CancelledError
+            async with asyncio.timeout(max(0.0, left_s)):
+                error = await self._make_attempts()
+            closing = self._completed() if error is None else self._failed(error)
+        except asyncio.CancelledError:
+            if not self._cancelled_because:
+                raise
+            closing = self._cancelled()
+        except TimeoutError:
+            closing = self._failed(ProviderError("timeout", "the request's deadline has passed"))
+        except Exception as bug:
+            log.error(
+                "a call failed inside the gateway: %s\n%s", type(bug).__name__, "".join(format_tb(bug.__traceback__))
+            )
+            closing = self._failed(ProviderError("server_error", f"internal error: {type(bug).__name__}"))
+        self._state = "closing"  # nothing was awaited since the outcome was known: nobody else can end it
+        await self._books.end(self._job.request, closing.ending)
+        self._state = "closed"
+        self._reply(closing.status if self._seq == 0 else None, closing.headers, closing.body, last=True)
+        reached("reply.last")
+
+    async def _make_attempts(self) -> ProviderError | None:
+        """Return when one has succeeded, or the error after which none is left to be made."""
+        plan = self._job.request.admitted.plan
+        for number, candidate in enumerate(plan, 1):
+            if number > 1:
+                await asyncio.sleep(candidate.backoff_ms / 1000)
+                self._upstream_s += candidate.backoff_ms / 1000
+                await self._books.start_attempt(self._job.request, number, self._attempts[-1])
+                reached("call.next_attempt")
+            try:
+                await self._attempt(number, candidate)
+            except ProviderError as error:
+                content_started = self._content_started
+                self._close_attempt(error)
+                reason = FALLS_BACK_AS.get(error.error_class, error.error_class)
+                if content_started or reason not in self._fallback_on or number == len(plan):
+                    return error
+            else:
+                return None
+        raise AssertionError("a plan is never empty")
+
+    async def _attempt(self, number: int, candidate: Candidate) -> None:
+        """Return when the whole answer has come. Raises `ProviderError`."""
+        self._number, self._candidate = number, candidate
+        self._http_status = self._upstream_id = None
+        self._exchange = None
+        self._started, self._started_ms = time.perf_counter(), self._now_ms()
+        exchange = exchange_for(
+            self._request.dialect,
+            candidate.protocol,
+            self._job.body,
+            model=candidate.model,
+            max_output_tokens=candidate.max_output_tokens,
+            headers=self._job.headers,
+        )
+        self._exchange = exchange
+        reached("call.before")
+        transport = self._transports[candidate.provider, candidate.account]
+        call_id = attempt_id(self._request.request_id, number)
+        async with transport.send(exchange.request, request_id=call_id) as answer:
+            reached("call.head")
+            self._http_status = answer.status
+            self._upstream_id = answer.headers.get("x-request-id") or answer.headers.get("request-id")
+            if answer.status >= 300:
+                body = await answer.read()
+                raise WIRES[candidate.protocol].provider_error(answer.status, answer.headers, body)
+            if exchange.request.stream:
+                async for piece in answer.pieces():
+                    ready = exchange.feed(piece)
+                    if ready:
+                        self._forward(ready)
+                exchange.finish()
+            else:
+                exchange.answer(await answer.read())
+        reached("call.answered")
+
+    def _forward(self, ready: bytes) -> None:
+        """Hand content to the client; with the first of it goes the head."""
+        if self._seq == 0:
+            self._ttft_ms = self._now_ms() - self._request.accepted_ms
+            self._upstream_s += time.perf_counter() - self._started
+            self._reply(200, self._answer_headers(), ready)
+            self._started = time.perf_counter()
+            reached("call.first_content")
+        else:
+            self._reply(None, (), ready)
+
+    # The attempt under way, closed -----------------------------------------------------------------------------------
+
+    @property
+    def _content_started(self) -> bool:
+        return self._exchange is not None and self._exchange.meter.content_started
+
+    def _close_attempt(self, error: ProviderError | None = None, *, cancelled: bool = False) -> None:
+        """Write the attempt down, if one is under way, with what it used and cost; nothing is billed yet."""
+        candidate, exchange = self._candidate, self._exchange
+        if candidate is None or len(self._attempts) == self._number:
+            return
+        self._upstream_s += time.perf_counter() - self._started
+        meter = exchange.meter if exchange is not None else Meter()
+        outcome = self._outcome(error, cancelled=cancelled)
+        usage: Usage | None = None
+        source: UsageSource = "missing"
+        if outcome == "ok" and meter.usage is not None:
+            usage, source = meter.usage, "provider"
+        elif outcome != "error":
+            usage, source = self._estimated(meter), "estimated"
+        self._attempts.append(
+            Attempt(
+                attempt=self._number,
+                provider=candidate.provider,
+                account=candidate.account,
+                model=candidate.model,
+                outcome=outcome,
+                served_model=meter.served_model,
+                error_class=error.error_class if error else None,
+                http_status=self._http_status,
+                reason=error.message if error else None,
+                started_ms=self._started_ms,
+                latency_ms=self._now_ms() - self._started_ms,
+                ttft_ms=self._ttft_ms,
+                usage=usage,
+                usage_raw=meter.usage_raw,
+                usage_source=source,
+                finish_reason=meter.finish_reason,
+                upstream_request_id=self._upstream_id,
+                lines=self._lines(candidate, meter, usage, source),
+            )
+        )
+
+    def _outcome(self, error: ProviderError | None, *, cancelled: bool) -> Outcome:
+        """`cut` where the provider may have worked for an answer that never came whole, `error` where it said no."""
+        if cancelled:
+            return "cancelled"
+        if error is None:
+            return "ok"
+        return "cut" if self._content_started or error.error_class in ("cut", "timeout") else "error"
+
+    def _estimated(self, meter: Meter) -> Usage:
+        """What was received of an answer whose usage nobody stated: the provider's input count where it came first."""
+        known = meter.usage or Usage()
+        output = -(-meter.output_bytes // BYTES_PER_TOKEN)
+        if known.input_tokens or known.cache_read_tokens:
+            return msgspec.structs.replace(known, output_tokens=max(known.output_tokens, output))
+        return Usage(input_tokens=-(-self._job.ask.input_bound_tokens // BYTES_PER_TOKEN), output_tokens=output)
+
+    def _lines(
+        self, candidate: Candidate, meter: Meter, usage: Usage | None, source: UsageSource
+    ) -> tuple[CostLine, ...]:
+        """The cost of what was used, at the price of the model that the provider says it served."""
+        if usage is None:
+            return ()
+        price_provider = self._job.price_providers[candidate.provider]
+        price = None
+        for model in dict.fromkeys((meter.served_model or candidate.model, candidate.model)):
+            price = price or self._book.price(price_provider, model, self._started_ms)
+        if price is None:
+            return unpriced(usage, version=self._book.version)
+        if source != "estimated":
+            return rate(usage, price)
+        lines = rate(usage, price, source="estimated")
+        bound = candidate.bound_pusd
+        if bound is not None and sum(line.cost_pusd for line in lines) > bound:
+            return (estimate_line(bound, price.version),)
+        return lines
+
+    # The end ------------------------------------------------------------------------------------------------------
+
+    def _completed(self) -> _Closing:
+        self._close_attempt()
+        self._bill_last()
+        candidate, exchange = self._candidate, self._exchange
+        assert candidate is not None and exchange is not None
+        cost_usd = usd_text(sum(line.bill_pusd for line in self._attempts[-1].lines))
+        body = exchange.final(
+            Extras(
+                request_id=self._request.request_id,
+                provider=candidate.provider,
+                model=candidate.model,
+                cost_usd=cost_usd,
+                attempts=self._number,
+                reason=self._job.reason,
+                price_version=self._job.request.admitted.price_version,
+            )
+        )
+        return _Closing(
+            ending=self._ending("completed", 200),
+            status=200,
+            headers=(*self._answer_headers(), ("x-tollgate-cost-usd", cost_usd)) if self._seq == 0 else (),
+            body=body,
+        )
+
+    def _failed(self, error: ProviderError) -> _Closing:
+        """The plan is used up, the stream broke, or the deadline passed. The attempts cost; nobody is billed."""
+        self._close_attempt(error)
+        refusal = refusal_of(error)
+        if self._seq == 0:
+            body = WIRES[self._request.dialect].error_body(refusal, self._request.request_id)
+            headers = (*self._failure_headers(), *refusal.headers.items())
+        else:
+            assert self._exchange is not None
+            body, headers = self._exchange.failure(refusal, self._request.request_id), ()
+        return _Closing(
+            ending=self._ending("failed", refusal.status, error=refusal.code, reason=error.message),
+            status=refusal.status,
+            headers=headers,
+            body=body,
+        )
+
+    def _cancelled(self) -> _Closing:
+        """The client is gone. It pays for what it was sent; the provider may charge for what it had read."""
+        self._close_attempt(cancelled=True)
+        if self._seq > 0:
+            self._bill_last()
+        reason = self._cancelled_because
+        return _Closing(
+            ending=self._ending("cancelled", CLIENT_CLOSED_REQUEST, error="client_closed_request", reason=reason),
+            status=CLIENT_CLOSED_REQUEST,
+            headers=(),
+            body=b"",
+        )
+
+    def _ending(
+        self, status: Status, http_status: int, *, error: str | None = None, reason: str | None = None
+    ) -> Ending:
+        overhead_s = time.perf_counter() - self._job.received - self._upstream_s
+        return Ending(
+            status=status,
+            http_status=http_status,
+            attempts=tuple(self._attempts),
+            error=error,
+            reason=reason,
+            ttft_ms=self._ttft_ms,
+            overhead_us=max(0, int(overhead_s * 1e6)),
+        )
+
+    def _bill_last(self) -> None:
+        """The last attempt is the one that the tenant pays, never beyond the hold."""
+        last = self._attempts[-1]
+        lines = bill(last.lines, self._job.request.admitted.hold_pusd)
+        self._attempts[-1] = msgspec.structs.replace(last, lines=lines)
+
+    # The reply ----------------------------------------------------------------------------------------------------
+
+    def _answer_headers(self) -> tuple[tuple[str, str], ...]:
+        assert self._candidate is not None
+        stream = self._request.stream
+        return (
+            ("content-type", "text/event-stream; charset=utf-8" if stream else "application/json"),
+            ("x-tollgate-provider", self._candidate.provider),
+            ("x-tollgate-model", self._candidate.model),
+            ("x-tollgate-cache", "off"),
+            ("x-tollgate-attempts", str(self._number)),
+            *self._job.reply_headers,
+        )
+
+    def _failure_headers(self) -> tuple[tuple[str, str], ...]:
+        return (
+            ("content-type", "application/json"),
+            ("x-tollgate-attempts", str(self._number)),
+            *self._job.reply_headers,
+        )
+
+    def _reply(
+        self, status: int | None, headers: tuple[tuple[str, str], ...], body: bytes, *, last: bool = False
+    ) -> None:
+        request = self._request
+        self._replies.send(
+            request.reply_to,
+            Reply(
+                request_id=request.request_id,
+                epoch=self._job.request.admitted.epoch,
+                attempt=self._number,
+                seq=self._seq,
+                status=status,
+                headers=headers,
+                body=body,
+                last=last,
+                upstream_us=int(self._upstream_s * 1e6),
+            ),
+        )
+        self._seq += 1

@@ -1,0 +1,236 @@
+"""What the journal of one partition adds up to: budgets spent and held, rates, requests that are open.
+
+`evolve` is the only function that changes it, record by record, in offset order. Any prefix may be folded twice: each
+row remembers the journal offset that it includes, and a record at or below it changes nothing there. So a checkpoint
+needs no transaction: rows may be newer than the mark that names where to fold on from.
+
+Pure: no clock, no I/O. The state is mutated in place, because copying it for every event would cost more than the call.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from tollgate.events import Admitted, Attempt, AttemptStarted, Ended, Event, OwnerReleased, OwnerTook
+
+MARK = "mark"
+
+
+class Account(msgspec.Struct, omit_defaults=True):
+    """One subject in one period. Nothing is ever set back to zero: a new period is a new account."""
+
+    spent_pusd: int = 0
+    requests: int = 0
+    offset: int = -1
+
+
+class Rate(msgspec.Struct, omit_defaults=True):
+    """One rate limit: the theoretical arrival time of its next request, in Unix microseconds."""
+
+    tat_us: int = 0
+    offset: int = -1
+
+
+class OpenRequest(msgspec.Struct, omit_defaults=True):
+    """A request that was admitted and has not ended; `attempt` is the one whose intent is in the journal."""
+
+    admitted: Admitted
+    attempt: int = 1
+    previous: tuple[Attempt, ...] = ()
+    offset: int = -1
+
+
+class Mark(msgspec.Struct):
+    """Everything below `journal` is in the rows; `decided` is the highest accepted request decided there."""
+
+    journal: int
+    decided: int
+
+
+_Row = TypeVar("_Row", Account, Rate, OpenRequest)
+
+
+@dataclass
+class Ledger:
+    """The state of one partition."""
+
+    partition: int
+    epoch: int = -1
+    next_offset: int = 0  # of the journal
+    decided: int = -1  # highest offset of `requests` that a valid record decided
+    open: dict[str, OpenRequest] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    rates: dict[str, Rate] = field(default_factory=dict)
+    held_pusd: dict[str, int] = field(default_factory=dict)  # by account; the sum over open requests
+    running: dict[str, int] = field(default_factory=dict)  # by subject; the number of open requests
+    dirty: set[str] = field(default_factory=set)  # rows changed since the last checkpoint
+    written: dict[str, int] = field(default_factory=dict)  # the epoch under which each row was last written
+
+    def spent(self, subject: str, period: str) -> int:
+        account = self.accounts.get(account_key(subject, period))
+        return account.spent_pusd if account else 0
+
+    def held(self, subject: str, period: str) -> int:
+        return self.held_pusd.get(account_key(subject, period), 0)
+
+
+def account_key(subject: str, period: str) -> str:
+    return f"{subject}|{period}"
+
+
+def evolve(ledger: Ledger, offset: int, event: Event) -> bool:
+    """Apply the journal record at `offset`. True when it was valid, that is, written by the owner of its time.
+
+    A record is valid iff its epoch is the offset of the last `OwnerTook` before it in the partition.
+    """
+    ledger.next_offset = max(ledger.next_offset, offset + 1)
+    match event:
+        case OwnerTook():
+            ledger.epoch = max(ledger.epoch, offset)
+            return True
+        case Admitted() if event.epoch == ledger.epoch:
+            _admit(ledger, offset, event)
+            return True
+        case AttemptStarted() if event.epoch == ledger.epoch:
+            _start_attempt(ledger, offset, event)
+            return True
+        case Ended() if event.epoch == ledger.epoch:
+            _end(ledger, offset, event)
+            return True
+        case OwnerReleased() if event.epoch == ledger.epoch:
+            return True
+        case _:
+            return False
+
+
+def _admit(ledger: Ledger, offset: int, event: Admitted) -> None:
+    ledger.decided = max(ledger.decided, event.src)
+    request_id = event.request.request_id
+    if request_id not in ledger.open:
+        ledger.open[request_id] = OpenRequest(admitted=event, offset=offset)
+        _hold(ledger, event, sign=1)
+        ledger.dirty.add(f"open/{request_id}")
+    for subject in event.subjects:
+        key = account_key(subject, event.period)
+        account = ledger.accounts.setdefault(key, Account())
+        if account.offset < offset:
+            account.requests += 1
+            account.offset = offset
+            ledger.dirty.add(f"account/{key}")
+    for limit, tat_us in event.rates.items():
+        rate = ledger.rates.setdefault(limit, Rate())
+        if rate.offset < offset:
+            rate.tat_us, rate.offset = tat_us, offset
+            ledger.dirty.add(f"rate/{limit}")
+
+
+def _start_attempt(ledger: Ledger, offset: int, event: AttemptStarted) -> None:
+    request = ledger.open.get(event.request_id)
+    if request is None or request.offset >= offset:
+        return
+    request.attempt = event.attempt
+    if event.previous is not None:
+        request.previous = (*request.previous, event.previous)
+    request.offset = offset
+    ledger.dirty.add(f"open/{event.request_id}")
+
+
+def _end(ledger: Ledger, offset: int, event: Ended) -> None:
+    if event.src is not None:
+        ledger.decided = max(ledger.decided, event.src)
+    request_id = event.request.request_id
+    request = ledger.open.pop(request_id, None)
+    if request is not None:
+        _hold(ledger, request.admitted, sign=-1)
+        ledger.dirty.add(f"open/{request_id}")
+    for subject in event.subjects:
+        key = account_key(subject, event.period)
+        account = ledger.accounts.setdefault(key, Account())
+        if account.offset < offset:
+            account.spent_pusd += event.bill_pusd
+            account.offset = offset
+            ledger.dirty.add(f"account/{key}")
+
+
+def _hold(ledger: Ledger, event: Admitted, *, sign: int) -> None:
+    for subject in event.subjects:
+        _add(ledger.running, subject, sign)
+        if event.hold_pusd:
+            _add(ledger.held_pusd, account_key(subject, event.period), sign * event.hold_pusd)
+
+
+def _add(sums: dict[str, int], key: str, amount: int) -> None:
+    total = sums.get(key, 0) + amount
+    if total:
+        sums[key] = total
+    else:
+        sums.pop(key, None)
+
+
+# The checkpoint: rows by name, and the mark ---------------------------------------------------------------------------
+#
+# A row's key ends in the epoch of its writer, `account/key:k1|2026-11@4711`. A writer that was replaced without knowing
+# may still write rows, later than its successor; were the keys the same, compaction would keep the stale row. So the
+# newest row of each name counts, except that an open request counts only under the mark's own epoch, because a
+# successor cannot delete what is written after it: it writes all that are open anew instead.
+
+
+def take_dirty_rows(ledger: Ledger) -> dict[str, bytes | None]:
+    """The rows changed since the last call, as they are now; None where a row is gone. Clears the list."""
+    tables: Mapping[str, Mapping[str, object]] = {
+        "account": ledger.accounts,
+        "rate": ledger.rates,
+        "open": ledger.open,
+    }
+    rows: dict[str, bytes | None] = {}
+    for name in ledger.dirty:
+        kind, _, key = name.partition("/")
+        row = tables[kind].get(key)
+        written = ledger.written.pop(name, ledger.epoch)
+        if written != ledger.epoch:
+            rows[f"{name}@{written}"] = None
+        if row is not None:
+            ledger.written[name] = ledger.epoch
+        rows[f"{name}@{ledger.epoch}"] = None if row is None else msgspec.json.encode(row)
+    ledger.dirty.clear()
+    return rows
+
+
+def mark_row(ledger: Ledger) -> tuple[str, bytes]:
+    """The row that says how far the rows go. It is written after all of them."""
+    mark = Mark(journal=ledger.next_offset, decided=ledger.decided)
+    return f"{MARK}@{ledger.epoch}", msgspec.json.encode(mark)
+
+
+def from_rows(partition: int, rows: Iterable[tuple[str, bytes]]) -> Ledger:
+    """The ledger that a checkpoint describes; `next_offset` is where the fold of the journal goes on.
+
+    Rows may be newer than the mark, and the mark may be missing (then the fold starts at the journal's beginning).
+    """
+    named = [(*key.rsplit("@", 1), value) for key, value in rows]
+    ledger = Ledger(partition, epoch=max((int(epoch) for name, epoch, _ in named if name == MARK), default=-1))
+    for name, epoch_text, value in named:
+        kind, _, key = name.partition("/")
+        epoch = int(epoch_text)
+        if kind == MARK and epoch == ledger.epoch:
+            mark = msgspec.json.decode(value, type=Mark)
+            ledger.next_offset, ledger.decided = mark.journal, mark.decided
+        elif kind == "account":
+            _keep_newer(ledger, ledger.accounts, name, key, msgspec.json.decode(value, type=Account), epoch)
+        elif kind == "rate":
+            _keep_newer(ledger, ledger.rates, name, key, msgspec.json.decode(value, type=Rate), epoch)
+        elif kind == "open" and epoch >= ledger.epoch:
+            _keep_newer(ledger, ledger.open, name, key, msgspec.json.decode(value, type=OpenRequest), epoch)
+    for request_id, request in ledger.open.items():
+        _hold(ledger, request.admitted, sign=1)
+        ledger.dirty.add(f"open/{request_id}")
+    return ledger
+
+
+def _keep_newer(ledger: Ledger, table: dict[str, _Row], name: str, key: str, row: _Row, epoch: int) -> None:
+    known = table.get(key)
+    if known is None or row.offset > known.offset:
+        table[key] = row
+        ledger.written[name] = epoch

@@ -1,0 +1,115 @@
+"""Where a request can be sent, in order. A plan is the whole order of attempts, so fallback is no second mechanism.
+
+Pure: prices, catalogue and chance (`draw`) come in; nothing is called.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from random import Random
+from typing import NamedTuple, TypeVar
+
+from tollgate.config import Account, Config, Provider
+from tollgate.errors import Refusal
+from tollgate.events import Dialect
+from tollgate.prices.book import PriceBook
+from tollgate.prices.price import Price
+from tollgate.wire import Body
+from tollgate.wire.exchange import cannot_carry
+
+MAX_ATTEMPTS = 10
+FIRST_BACKOFF_MS = 250
+MAX_BACKOFF_MS = 8_000
+
+_Item = TypeVar("_Item")
+
+
+class Option(NamedTuple):
+    """One attempt that could be made; `price` is None where the model is unpriced."""
+
+    provider: Provider
+    account: Account
+    model: str
+    price: Price | None
+    backoff_ms: int = 0
+
+
+class Route(NamedTuple):
+    """The attempts in order, never empty, and why in this order."""
+
+    options: tuple[Option, ...]
+    reason: str
+
+
+def plan(
+    model: str, body: Body, *, dialect: Dialect, config: Config, book: PriceBook, at_ms: int, draw: float
+) -> Route | Refusal:
+    """The route for a model as the client named it: `model`, or `provider/model` to insist on one provider.
+
+    Providers to which the request cannot be translated are left out; when none remains, the refusal names the field.
+    """
+    chance = Random(draw)  # noqa: S311  (balancing, not secrecy)
+    options: list[Option] = []
+    refusal: Refusal | None = None
+    for name in (model, *config.routing.fallbacks.get(model, ())):
+        for provider, upstream_model in _servers(name, dialect, config, chance):
+            refused = cannot_carry(dialect, provider.protocol, body)
+            if refused is None:
+                price = book.price(provider.price_provider, upstream_model, at_ms)
+                options += _attempts(provider, upstream_model, price, chance)
+            else:
+                refusal = refusal or refused
+    if options:
+        return Route(tuple(options[:MAX_ATTEMPTS]), config.routing.default)
+    return refusal or unknown_model(model)
+
+
+def unknown_model(model: str) -> Refusal:
+    return Refusal(
+        404,
+        "model_not_found",
+        f"The model {model!r} is not served here; GET /v1/models lists those that are.",
+        param="model",
+    )
+
+
+def _servers(model: str, dialect: Dialect, config: Config, chance: Random) -> Iterator[tuple[Provider, str]]:
+    prefix, slash, rest = model.partition("/")
+    named = config.providers.get(prefix) if slash else None
+    if named is not None and named.serves(rest):
+        yield named, rest
+        return
+    serving = [provider for provider in config.providers.values() if provider.serves(model)]
+    if any(provider.builtin and provider.protocol == dialect for provider in serving):
+        # the sandbox is there once per dialect; its twin would only translate what this one says itself
+        serving = [provider for provider in serving if not provider.builtin or provider.protocol == dialect]
+    yield from ((provider, model) for provider in ORDERS[config.routing.default](serving, dialect, chance))
+
+
+def _attempts(provider: Provider, model: str, price: Price | None, chance: Random) -> Iterator[Option]:
+    accounts = _weighted(provider.accounts, [account.weight for account in provider.accounts], chance)
+    for index in range(1 + provider.max_retries):
+        again = index - len(accounts)  # how often this account was tried already, less one round
+        wait = min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2**again) if again >= 0 else 0
+        jitter = 0.5 + chance.random() / 2
+        yield Option(provider, accounts[index % len(accounts)], model, price, int(wait * jitter))
+
+
+def _priority(providers: Sequence[Provider], dialect: Dialect, chance: Random) -> list[Provider]:
+    """Lowest `priority` first; among equals one that speaks the client's dialect, then the order of the file."""
+    return sorted(providers, key=lambda provider: (provider.priority, provider.protocol != dialect))
+
+
+def _balanced(providers: Sequence[Provider], dialect: Dialect, chance: Random) -> list[Provider]:
+    """Drawn by the weights of the accounts."""
+    return _weighted(providers, [sum(account.weight for account in p.accounts) for p in providers], chance)
+
+
+def _weighted(items: Sequence[_Item], weights: Sequence[int], chance: Random) -> list[_Item]:
+    """A random order in which the chance to stand first is the share of the weights (Efraimidis and Spirakis, 2006)."""
+    if len(items) == 1:
+        return list(items)
+    keys = [chance.random() ** (1 / weight) for weight in weights]
+    return [items[index] for index in sorted(range(len(items)), key=keys.__getitem__, reverse=True)]
+
+
+Order = Callable[[Sequence[Provider], Dialect, Random], list[Provider]]
+ORDERS: Mapping[str, Order] = {"priority": _priority, "balanced": _balanced}

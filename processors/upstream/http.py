@@ -1,0 +1,107 @@
+"""Providers over HTTP, by aiohttp: the client that costs least per call and closes a cancelled one at once."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from tollgate.config import Account, Provider
+from tollgate.errors import ProviderError
+from tollgate.processors.upstream import MAX_ANSWER_BYTES, Answer
+from tollgate.wire import UpstreamRequest
+from tollgate.wire.exchange import WIRES
+
+MAX_CONNECTIONS = 4_000  # of all providers together; more calls than this wait for one
+KEEP_ALIVE_S = 60.0
+
+
+def new_session() -> aiohttp.ClientSession:
+    """The sockets to all providers. No proxy or credential is taken from the environment, no cookie is kept."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+    )
+
+
+class HttpTransport:
+    """One account of one provider."""
+
+    def __init__(self, session: aiohttp.ClientSession, provider: Provider, account: Account) -> None:
+        self._session = session
+        self._base_url = provider.base_url
+        self._host = urlsplit(provider.base_url).netloc
+        api_key = account.api_key.reveal() if account.api_key else None
+        self._headers = {
+            "accept-encoding": "identity",
+            "user-agent": "tollgate",
+            **(WIRES[provider.protocol].auth_headers(api_key) if api_key else {}),
+        }
+        self._timeout = aiohttp.ClientTimeout(
+            total=provider.timeout_seconds, sock_connect=provider.connect_timeout_seconds
+        )
+
+    @asynccontextmanager
+    async def send(self, request: UpstreamRequest, *, request_id: str) -> AsyncIterator[Answer]:
+        try:
+            response = await self._session.request(
+                request.method,
+                self._base_url + request.path,
+                data=request.body,
+                headers={**request.headers, **self._headers, "x-request-id": request_id},
+                timeout=self._timeout,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ProviderError("connection", f"no connection to {self._host}: {type(error).__name__}") from error
+        except TimeoutError as error:
+            raise ProviderError("timeout", f"no answer from {self._host} in time") from error
+        except aiohttp.ClientError as error:
+            raise ProviderError("cut", f"{self._host} ended the connection before its answer") from error
+        try:
+            yield _HttpAnswer(response, self._host)
+        finally:
+            response.close() if not response.content.at_eof() else response.release()
+
+    async def close(self) -> None:
+        """The session is shared, and closed by whoever made it."""
+
+
+class _HttpAnswer:
+    def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
+        self._response = response
+        self._host = host
+        self.status = response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {name.lower(): value for name, value in self._response.headers.items()}
+
+    async def read(self) -> bytes:
+        length = self._response.content_length
+        if length is not None and length <= MAX_ANSWER_BYTES:
+            try:
+                return await self._response.read()
+            except (TimeoutError, aiohttp.ClientError) as error:
+                raise self._broken(error) from error
+        body = bytearray()
+        async for piece in self.pieces():
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                raise ProviderError("server_error", f"{self._host} sent more than {MAX_ANSWER_BYTES} bytes")
+        return bytes(body)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._response.content.iter_any():
+                yield piece
+        except (TimeoutError, aiohttp.ClientError) as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> ProviderError:
+        if isinstance(error, TimeoutError):
+            return ProviderError("timeout", f"{self._host} did not finish its answer in time", status=self.status)
+        return ProviderError("cut", f"{self._host} ended the connection in its answer", status=self.status)
