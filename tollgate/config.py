@@ -156,7 +156,7 @@ class ProviderFile(_Section, frozen=True, kw_only=True):
     ] = 2
     price_provider: Annotated[
         str | None,
-        Meta(min_length=1, description="The name under which its prices are looked up. Default: the provider's name."),
+        Meta(description="The name under which its prices are looked up. Default: the provider's name."),
     ] = None
 
 
@@ -214,7 +214,7 @@ class GatewayFile(_Section, frozen=True, kw_only=True):
     server: Annotated[ServerConfig, Meta(description="The HTTP door.")] = ServerConfig()
     sandbox: Annotated[
         bool,
-        Meta(description="The built-in provider of the models `sandbox*`, which needs no account and costs nothing."),
+        Meta(description="The built-in provider of `sandbox*`, which needs no account; its prices are made up."),
     ] = True
     providers: Annotated[dict[str, ProviderFile], Meta(description="The providers, by name.")] = {}
     routing: Annotated[RoutingConfig, Meta(description="Which provider gets a request.")] = RoutingConfig()

@@ -1,20 +1,13 @@
-"""The environment variables, and the one place where flags, environment, file and defaults are put in order.
+"""The environment variables: what each is for, and what it comes to.
 
-A flag beats the environment, the environment beats `gateway.yaml`, the file beats the default.
+`tollgate.app.settings` puts them in order with flags and the file; this module reads no file and loads nothing heavy.
 """
 
 import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
 
-from msgspec.structs import replace
-
-from tollgate.config import Config, check_broker, load_config
-from tollgate.errors import ConfigError, UsageError
-
-Role = Literal["all"]
+from tollgate.errors import ConfigError
 
 CONFIG_FILE = "gateway.yaml"
 DEFAULT_DATA = "data"
@@ -35,47 +28,6 @@ VARIABLES = {
     "TOLLGATE_KEY": "The key that the commands use. Default: the admin key in the data folder.",
 }
 
-_INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-class Settings(NamedTuple):
-    """All that a process needs to know before it starts."""
-
-    config: Config
-    data: Path
-    host: str
-    port: int
-    instance: str
-
-
-def resolve(
-    env: Mapping[str, str],
-    *,
-    config: Path | None = None,
-    data: Path | None = None,
-    host: str | None = None,
-    port: int | None = None,
-    broker: str | None = None,
-    instance: str | None = None,
-) -> Settings:
-    """The settings of a process; the arguments are its flags, None where one was not given.
-
-    Raises `ConfigError` for what the environment or the file says, `UsageError` for a flag.
-    """
-    loaded = load_config(config_file(env, config), env)
-    if broker is not None:
-        try:
-            loaded = replace(loaded, log=replace(loaded.log, broker=check_broker(broker)))
-        except ValueError as error:
-            raise UsageError(f"--broker {error}") from None
-    return Settings(
-        config=loaded,
-        data=data_folder(env, data),
-        host=host or loaded.server.host,
-        port=port if port is not None else _port(env, loaded.server.port),
-        instance=_instance(env, instance, embedded=loaded.log.embedded),
-    )
-
 
 def config_file(env: Mapping[str, str], flag: Path | None = None) -> Path | None:
     """The configuration file, or None where there is none. One that was named must exist."""
@@ -89,32 +41,24 @@ def config_file(env: Mapping[str, str], flag: Path | None = None) -> Path | None
     return named
 
 
-def data_folder(env: Mapping[str, str], flag: Path | None = None) -> Path:
+def data_folder(env: Mapping[str, str]) -> Path:
     """Where everything is kept that must survive the process."""
-    return flag or Path(env.get("TOLLGATE_DATA") or DEFAULT_DATA)
+    return Path(env.get("TOLLGATE_DATA") or DEFAULT_DATA)
 
 
 def gateway_url(env: Mapping[str, str]) -> str:
     """The gateway that commands talk to, without a slash at the end."""
-    url = env.get("TOLLGATE_URL") or f"http://127.0.0.1:{_port(env, DEFAULT_PORT)}"
-    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
+    url = env.get("TOLLGATE_URL") or f"http://127.0.0.1:{port(env, DEFAULT_PORT)}"
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
         raise ConfigError("TOLLGATE_URL must be http(s)://host[:port], for instance http://127.0.0.1:8080")
     return url.rstrip("/")
 
 
-def _port(env: Mapping[str, str], otherwise: int) -> int:
+def port(env: Mapping[str, str], otherwise: int) -> int:
+    """TOLLGATE_PORT, or `otherwise` where it is not set."""
     text = env.get("TOLLGATE_PORT")
     if not text:
         return otherwise
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise ConfigError("TOLLGATE_PORT must be a port from 0 to 65535, for instance 8080")
     return int(text)
-
-
-def _instance(env: Mapping[str, str], flag: str | None, *, embedded: bool) -> str:
-    name = flag or env.get("TOLLGATE_INSTANCE") or ("main" if embedded else socket.gethostname())
-    if not _INSTANCE.fullmatch(name):
-        raise ConfigError(
-            f"{name!r} cannot name an instance: use letters, digits, '.', '_' and '-' (--instance, TOLLGATE_INSTANCE)"
-        )
-    return name

@@ -100,7 +100,7 @@ class _Reader:
         return shape(**given)
 
     def _value(self, node: yaml.Node, shape: Any, path: tuple[str, ...]) -> Any:
-        bare = _without_annotation(shape)
+        bare = bare_type(shape)
         if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
             return self.struct(node, bare, path)
         arguments = typing.get_args(bare)
@@ -134,7 +134,7 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode) or _is_empty(node):
             raise self._error(node, f"{_dotted(path)} must be a single value{_hint(shape)}")
         text = self._interpolated(node, path)
-        bare = _without_annotation(shape)
+        bare = bare_type(shape)
         if typing.get_origin(bare) is Literal:
             words = typing.get_args(bare)
             if text not in words:
@@ -182,23 +182,28 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f"; did you mean {close[0]!r}?" if close else None
 
 
-def _without_annotation(shape: Any) -> Any:
+def bare_type(shape: Any) -> Any:
     """`Annotated[T, …]` and `T | None` without what is around T."""
     if typing.get_origin(shape) is typing.Annotated:
-        return _without_annotation(typing.get_args(shape)[0])
+        return bare_type(typing.get_args(shape)[0])
     if typing.get_origin(shape) in (types.UnionType, typing.Union):
         inner = [argument for argument in typing.get_args(shape) if argument is not types.NoneType]
-        return _without_annotation(inner[0])
+        return bare_type(inner[0])
     return shape
 
 
-def _hint(shape: Any) -> str:
-    """The description that a key's type carries, as the end of a message."""
+def description(shape: Any) -> str:
+    """What a key's type says about itself; empty where it says nothing."""
     if typing.get_origin(shape) is typing.Annotated:
         for note in typing.get_args(shape)[1:]:
             if isinstance(note, msgspec.Meta) and note.description:
-                return f" ({note.description})"
+                return note.description
     return ""
+
+
+def _hint(shape: Any) -> str:
+    """The description of a key as the end of a message."""
+    return f" ({text})" if (text := description(shape)) else ""
 
 
 def _plain(error: msgspec.ValidationError) -> str:

@@ -1,0 +1,54 @@
+"""`tollgate config`: say whether the configuration is right, and what it may say."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tollgate.app.cli_output import print_json, print_table
+
+app = typer.Typer(help="The configuration file.", no_args_is_help=True)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Default: gateway.yaml, if there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def check(config: ConfigFile = None, json: Json = False) -> int:
+    """Read the configuration as 'serve' would, and show what it comes to. Exit code 3 names the line that is wrong."""
+    import msgspec
+
+    from tollgate.app.settings import resolve
+    from tollgate.environment import config_file
+
+    file = config_file(os.environ, config)
+    settings = resolve(os.environ, config=config)
+    if json:
+        print_json(msgspec.to_builtins(settings.config, enc_hook=str))
+        return 0
+    print_table(
+        ("provider", "protocol", "base_url", "accounts", "models", "priority"),
+        (
+            (
+                provider.name,
+                provider.protocol,
+                f"built-in {provider.builtin}" if provider.builtin else provider.base_url,
+                ", ".join(account.name for account in provider.accounts),
+                ", ".join(provider.models),
+                provider.priority,
+            )
+            for provider in settings.config.providers.values()
+        ),
+    )
+    print(f"\n{file or 'no gateway.yaml, so the defaults'}: ok; log {settings.config.log.broker}, data {settings.data}")
+    return 0
+
+
+@app.command()
+def schema() -> int:
+    """Print the JSON Schema of gateway.yaml, for editors."""
+    from tollgate.app.docs_settings import json_schema
+
+    print_json(json_schema())
+    return 0

@@ -1,0 +1,180 @@
+"""`tollgate keys`: create, list, show, change and revoke API keys through the management API."""
+
+import os
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tollgate.app.cli_client import call
+from tollgate.app.cli_output import print_json, print_table, remark
+from tollgate.environment import data_folder
+from tollgate.errors import ConfigError, UsageError
+from tollgate.secret import ADMIN_KEY_FILE
+
+app = typer.Typer(help="API keys and what they may use.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="The key's id, not the key.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(metavar="USD", help="Budget per calendar month (UTC), such as 25 or 0.50; 'none' for no limit."),
+]
+PerMinute = Annotated[str | None, typer.Option(metavar="N", help="Requests per minute; 'none' for no limit.")]
+Concurrent = Annotated[str | None, typer.Option(metavar="N", help="Requests under way at once; 'none' for no limit.")]
+
+COLUMNS = ("id", "name", "organization", "team", "budget USD", "per minute", "concurrent", "expires", "state")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is for.")],
+    organization: Annotated[str | None, typer.Option(help="Who pays. Default: 'default'.")] = None,
+    team: Annotated[str | None, typer.Option(help="A part of the organisation.")] = None,
+    budget: Budget = None,
+    requests_per_minute: PerMinute = None,
+    concurrent: Concurrent = None,
+    expires_at: Annotated[str | None, typer.Option(metavar="TIME", help="As 2027-01-31T00:00:00Z.")] = None,
+    json: Json = False,
+) -> int:
+    """Make a key. It is shown this once: the gateway keeps only its hash."""
+    body: dict[str, Any] = {"name": name, **_bounds(budget, requests_per_minute, concurrent)}
+    given = {"organization": organization, "team": team, "expires_at": expires_at}
+    key = call("POST", "/v1/keys", body | {field: value for field, value in given.items() if value is not None})
+    if json:
+        print_json(key)
+        return 0
+    print_table(COLUMNS, [_row(key)])
+    remark("\nThe key, shown only now:")
+    print(key["key"])
+    return 0
+
+
+@app.command("list")
+def list_keys(json: Json = False) -> int:
+    """All keys, without their secrets."""
+    keys = call("GET", "/v1/keys")
+    if json:
+        print_json(keys)
+    else:
+        print_table(COLUMNS, (_row(key) for key in keys["data"]))
+    return 0
+
+
+@app.command()
+def show(key_id: KeyId, json: Json = False) -> int:
+    """One key: its limits and its state."""
+    return _print(call("GET", _path(key_id)), json=json)
+
+
+@app.command()
+def update(
+    key_id: KeyId,
+    name: Annotated[str | None, typer.Option(help="A new name.")] = None,
+    budget: Budget = None,
+    requests_per_minute: PerMinute = None,
+    concurrent: Concurrent = None,
+    json: Json = False,
+) -> int:
+    """Change a key. What is not named stays."""
+    change = _bounds(budget, requests_per_minute, concurrent) | ({"name": name} if name is not None else {})
+    if not change:
+        raise UsageError("nothing to change: give --name, --budget, --requests-per-minute or --concurrent")
+    return _print(call("PATCH", _path(key_id), change), json=json)
+
+
+@app.command()
+def revoke(key_id: KeyId, json: Json = False) -> int:
+    """Make a key useless, at once and for ever."""
+    answer = call("DELETE", _path(key_id))
+    if json:
+        print_json(answer)
+    else:
+        remark(f"{key_id} is revoked.")
+    return 0
+
+
+@app.command()
+def admin(json: Json = False) -> int:
+    """Say where the admin key lies, without showing it."""
+    path = Path(data_folder(os.environ), ADMIN_KEY_FILE).absolute()
+    if os.environ.get("TOLLGATE_ADMIN_KEY"):
+        place = "TOLLGATE_ADMIN_KEY"
+    elif path.exists():
+        place = str(path)
+    else:
+        raise ConfigError(
+            f"no admin key: there is no {path}, and TOLLGATE_ADMIN_KEY is not set; 'tollgate serve' makes one"
+        )
+    if json:
+        print_json({"admin_key": place})
+    else:
+        print(place)
+    return 0
+
+
+def _path(key_id: str) -> str:
+    if not key_id.replace("-", "").replace("_", "").isalnum() or not key_id.isascii():
+        raise UsageError(f"{key_id!r} is not a key's id; 'tollgate keys list' shows them")
+    return f"/v1/keys/{key_id}"
+
+
+def _bounds(budget: str | None, requests_per_minute: str | None, concurrent: str | None) -> dict[str, Any]:
+    """The parts of a request that limit a key: absent where nothing was said, null for no limit."""
+    limits = {
+        field: _count(option, text)
+        for field, option, text in (
+            ("requests_per_minute", "--requests-per-minute", requests_per_minute),
+            ("concurrent_requests", "--concurrent", concurrent),
+        )
+        if text is not None
+    }
+    bounds: dict[str, Any] = {"limits": limits} if limits else {}
+    if budget is not None:
+        bounds["quota"] = {"monthly_budget": _amount(budget)}
+    return bounds
+
+
+def _count(option: str, text: str) -> int | None:
+    if text == "none":
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"{option} takes a whole number or 'none'")
+    return int(text)
+
+
+def _amount(text: str) -> str | None:
+    """The amount as the API takes it: text, because a JSON number may pass through a float."""
+    if text == "none":
+        return None
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        raise UsageError("--budget takes an amount in USD such as 25 or 0.50, or 'none'")
+    return f"{amount:f}"
+
+
+def _print(key: dict[str, Any], *, json: bool) -> int:
+    if json:
+        print_json(key)
+    else:
+        print_table(COLUMNS, [_row(key)])
+    return 0
+
+
+def _row(key: dict[str, Any]) -> list[Any]:
+    limits, quota = key.get("limits") or {}, key.get("quota") or {}
+    return [
+        key["id"],
+        key["name"],
+        key.get("organization"),
+        key.get("team"),
+        quota.get("monthly_budget"),
+        limits.get("requests_per_minute"),
+        limits.get("concurrent_requests"),
+        key.get("expires_at"),
+        "revoked" if key.get("revoked_at") else "active",
+    ]

@@ -1,0 +1,34 @@
+"""What the commands print: tables for people, JSON for programs; results on stdout, remarks on stderr."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+PIPE_WIDTH = 10_000  # columns when nobody looks: a table in a pipe is never cut
+
+
+def print_json(value: Any) -> None:
+    """`value` as indented JSON; text stays readable, not escaped."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """An aligned table; numbers to the right, None as a dash. Nothing in a cell is taken for markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [list(row) for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = bool(cells) and all(isinstance(row[index], int | float | None) for row in cells)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+def remark(text: str) -> None:
+    """A line for the person who runs the command; never part of its result."""
+    print(text, file=sys.stderr)
