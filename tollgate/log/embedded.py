@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from tollgate.errors import AppendUnknown, ConfigError, LogError, LogLocked, LogUnavailable, OutOfRange, UsageError
 from tollgate.topics import Topics
+
 from . import Headers, Position, Record, compaction
 from .partitioner import partition_of
 from .storage import OFFSET_BITS, Durability, Storage, Stored, pack_headers

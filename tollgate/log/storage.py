@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from tollgate.errors import ConfigError
+
 from . import Headers, Record
 
 Durability = Literal["power", "process"]
