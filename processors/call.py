@@ -74,7 +74,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     reply_headers: tuple[tuple[str, str], ...]
     reason: str
-    price_providers: Mapping[str, str]
+    price_providers: Mapping[str, str]  # where each provider's prices are looked up
+    priced_ms: int  # when: one time for the bound and for all that is rated
     received: float
 
 
@@ -286,10 +287,10 @@ class Call:
         """The cost of what was used, at the price of the model that the provider says it served."""
         if usage is None:
             return ()
-        price_provider = self._job.price_providers[candidate.provider]
+        catalogue = self._job.price_providers[candidate.provider]
         price = None
         for model in dict.fromkeys((meter.served_model or candidate.model, candidate.model)):
-            price = price or self._book.price(price_provider, model, self._started_ms)
+            price = price or self._book.price(candidate.provider, model, self._job.priced_ms, catalogue=catalogue)
         if price is None:
             return unpriced(usage, version=self._book.version)
         if source != "estimated":

@@ -88,7 +88,9 @@ def evolve(ledger: Ledger, offset: int, event: Event) -> bool:
     ledger.next_offset = max(ledger.next_offset, offset + 1)
     match event:
         case OwnerTook():
-            ledger.epoch = max(ledger.epoch, offset)
+            if offset > ledger.epoch:
+                ledger.epoch = offset
+                ledger.dirty.update(f"open/{request_id}" for request_id in ledger.open)
             return True
         case Admitted() if event.epoch == ledger.epoch:
             _admit(ledger, offset, event)
@@ -177,31 +179,37 @@ def _add(sums: dict[str, int], key: str, amount: int) -> None:
 # successor cannot delete what is written after it: it writes all that are open anew instead.
 
 
-def take_dirty_rows(ledger: Ledger) -> dict[str, bytes | None]:
-    """The rows changed since the last call, as they are now; None where a row is gone. Clears the list."""
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What to write, in three steps, each durable before the next: changed rows (None: gone), the mark that says how
+    far they go, and then, now that the mark makes them worthless, the rows of earlier writers to be deleted.
+    """
+
+    rows: dict[str, bytes | None]
+    mark: dict[str, bytes | None]
+    obsolete: dict[str, bytes | None]
+
+
+def take_checkpoint(ledger: Ledger) -> Checkpoint:
+    """The rows changed since the last call, as they are at this instant. Clears the list of them."""
     tables: Mapping[str, Mapping[str, object]] = {
         "account": ledger.accounts,
         "rate": ledger.rates,
         "open": ledger.open,
     }
     rows: dict[str, bytes | None] = {}
-    for name in ledger.dirty:
-        kind, _, key = name.partition("/")
-        row = tables[kind].get(key)
+    obsolete: dict[str, bytes | None] = {}
+    for name in (*ledger.dirty, MARK):
         written = ledger.written.pop(name, ledger.epoch)
         if written != ledger.epoch:
-            rows[f"{name}@{written}"] = None
+            obsolete[f"{name}@{written}"] = None
+        kind, _, key = name.partition("/")
+        row = tables[kind].get(key) if name != MARK else Mark(journal=ledger.next_offset, decided=ledger.decided)
         if row is not None:
             ledger.written[name] = ledger.epoch
         rows[f"{name}@{ledger.epoch}"] = None if row is None else msgspec.json.encode(row)
     ledger.dirty.clear()
-    return rows
-
-
-def mark_row(ledger: Ledger) -> tuple[str, bytes]:
-    """The row that says how far the rows go. It is written after all of them."""
-    mark = Mark(journal=ledger.next_offset, decided=ledger.decided)
-    return f"{MARK}@{ledger.epoch}", msgspec.json.encode(mark)
+    mark = {f"{MARK}@{ledger.epoch}": rows.pop(f"{MARK}@{ledger.epoch}")}
+    return Checkpoint(rows=rows, mark=mark, obsolete=obsolete)
 
 
 def from_rows(partition: int, rows: Iterable[tuple[str, bytes]]) -> Ledger:
@@ -217,15 +225,15 @@ def from_rows(partition: int, rows: Iterable[tuple[str, bytes]]) -> Ledger:
         if kind == MARK and epoch == ledger.epoch:
             mark = msgspec.json.decode(value, type=Mark)
             ledger.next_offset, ledger.decided = mark.journal, mark.decided
+            ledger.written[MARK] = epoch
         elif kind == "account":
             _keep_newer(ledger, ledger.accounts, name, key, msgspec.json.decode(value, type=Account), epoch)
         elif kind == "rate":
             _keep_newer(ledger, ledger.rates, name, key, msgspec.json.decode(value, type=Rate), epoch)
         elif kind == "open" and epoch >= ledger.epoch:
             _keep_newer(ledger, ledger.open, name, key, msgspec.json.decode(value, type=OpenRequest), epoch)
-    for request_id, request in ledger.open.items():
+    for request in ledger.open.values():
         _hold(ledger, request.admitted, sign=1)
-        ledger.dirty.add(f"open/{request_id}")
     return ledger
 
 

@@ -19,7 +19,7 @@ import msgspec
 import orjson
 
 from tollgate.config import Config
-from tollgate.control import Control, public_key
+from tollgate.control import Control, command_reply
 from tollgate.control import decide as decide_command
 from tollgate.errors import Refusal, TollgateError, Unreadable
 from tollgate.events import (
@@ -47,7 +47,7 @@ from tollgate.prices.book import PriceBook
 from tollgate.prices.rate import estimate_line
 from tollgate.processors.admit import Policy, decide, period_of, reject
 from tollgate.processors.call import Call, Ending, Job
-from tollgate.processors.ledger import Ledger, OpenRequest, evolve, from_rows, mark_row, take_dirty_rows
+from tollgate.processors.ledger import Ledger, OpenRequest, evolve, from_rows, take_checkpoint
 from tollgate.processors.route.plan import Route, plan
 from tollgate.processors.upstream import Transport
 from tollgate.replies import Mailbox, Reply
@@ -58,6 +58,7 @@ from tollgate.wire.exchange import WIRES
 log = logging.getLogger(__name__)
 
 MAX_CALLS = 4_000  # of one owner; the events of further requests wait on the log
+CONTROL_PATIENCE_S = 5.0  # then it is said that the control topic is behind
 
 Ack = Callable[[], object]
 WriteRows = Callable[[Mapping[str, bytes | None]], Awaitable[None]]
@@ -212,7 +213,7 @@ class Owner:
 
     async def _decide_later(self, accepted: RequestAccepted, src: int, ack: Ack) -> None:
         await self._room.wait()
-        await self._world.control.wait_for(accepted.control_offset)
+        await self._applied(accepted.control_offset)
         if not self._closed:
             self._decide(accepted, src, ack)
 
@@ -259,6 +260,7 @@ class Owner:
             reply_headers=decision.headers,
             reason=route.reason if isinstance(route, Route) else "",
             price_providers=self._price_providers,
+            priced_ms=self._now_ms,
             received=received,
         )
         appended.add_done_callback(partial(self._admitted, job, ack))
@@ -475,17 +477,19 @@ class Owner:
         """
         if self._closed or self.ledger.next_offset == self._marked:
             return
-        rows, mark = take_dirty_rows(self.ledger), mark_row(self.ledger)
+        checkpoint = take_checkpoint(self.ledger)
         self._marked = self.ledger.next_offset
         if self._last is not None:
             await asyncio.shield(self._last)
         if self._copies:  # `_landed` has run for every record up to the last: their copies are all under way
             await asyncio.gather(*map(asyncio.shield, self._copies))
         reached("checkpoint.before")
-        await write_rows(rows)
+        await write_rows(checkpoint.rows)
         reached("checkpoint.rows")
-        await write_rows(dict([mark]))
+        await write_rows(checkpoint.mark)
         reached("checkpoint.marked")
+        if checkpoint.obsolete:
+            await write_rows(checkpoint.obsolete)
 
     # Commands and letters ---------------------------------------------------------------------------------------------
 
@@ -498,25 +502,19 @@ class Owner:
         if decided is None:  # applied in an earlier life, whose client is gone
             ack()
             return
-        if isinstance(decided, Refusal):
-            status, body = decided.status, WIRES["openai"].error_body(decided, command.command_id)
-        else:
-            position = await world.log.append("control", decided.key_id.encode(), encode(decided))
-            await world.control.wait_for(position.offset)
-            status, body = 200, orjson.dumps(public_key(decided))
-        await self._audit(command, status)
-        reply = Reply(
-            request_id=command.command_id,
-            epoch=self.ledger.epoch,
-            attempt=0,
-            seq=0,
-            status=status,
-            headers=(("content-type", "application/json"),),
-            body=body,
-            last=True,
-        )
+        applied: int | None = None
+        if not isinstance(decided, Refusal):
+            applied = (await world.log.append("control", decided.key_id.encode(), encode(decided))).offset
+            await self._applied(applied + 1)
+        reply = command_reply(command, decided, epoch=self.ledger.epoch, control_offset=applied)
+        await self._audit(command, reply.status or 0)
         ack()
         world.replies.send(command.reply_to, reply)
+
+    async def _applied(self, control_offset: int) -> None:
+        """Return when this process knows the control state up to the offset. It cannot decide before."""
+        while not await self._world.control.wait_for(control_offset, timeout_s=CONTROL_PATIENCE_S):
+            log.error("partition %d waits for the control topic to reach %d", self.partition, control_offset)
 
     async def _audit(self, command: CommandIssued, status: int) -> None:
         action = command.action

@@ -53,7 +53,7 @@ def plan(
         for provider, upstream_model in _servers(name, dialect, config, chance):
             refused = cannot_carry(dialect, provider.protocol, body)
             if refused is None:
-                price = book.price(provider.price_provider, upstream_model, at_ms)
+                price = book.price(provider.name, upstream_model, at_ms, catalogue=provider.price_provider)
                 options += _attempts(provider, upstream_model, price, chance)
             else:
                 refusal = refusal or refused
