@@ -117,6 +117,17 @@ def test_a_file_that_others_may_read_is_refused(tmp_path):
         first_run_secrets(tmp_path, {}, embedded=True)
 
 
+@pytest.mark.parametrize("place", ["log.db", "log/log.db"])
+def test_a_lost_secret_is_not_replaced_where_a_log_needs_it(tmp_path, place):
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()
+
+    with pytest.raises(ConfigError, match=r"secret\.key is gone, but .* holds a log"):
+        first_run_secrets(tmp_path, {}, embedded=True)
+    assert first_run_secrets(tmp_path, {"TOLLGATE_SECRET": OTHER}, embedded=True).secret == Secret(OTHER)
+    assert not (tmp_path / "secret.key").exists()
+
+
 def test_an_empty_file_is_named(tmp_path):
     (tmp_path / "admin.key").touch(mode=0o600)
 

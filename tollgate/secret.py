@@ -84,9 +84,8 @@ def first_run_secrets(data: Path, env: Mapping[str, str], *, embedded: bool) -> 
         _require_both(env)
     return Secrets(
         admin_key=_from_env(env, "TOLLGATE_ADMIN_KEY")
-        or _from_file(data / ADMIN_KEY_FILE, make=lambda: f"tg-admin-{random_text(32)}"),
-        secret=_from_env(env, "TOLLGATE_SECRET")
-        or _from_file(data / SECRET_FILE, make=lambda: secrets.token_urlsafe(32)),
+        or _from_file(data / ADMIN_KEY_FILE, make=lambda: f"sk-tollgate-admin-{random_text(32)}"),
+        secret=_from_env(env, "TOLLGATE_SECRET") or _from_file(data / SECRET_FILE, make=lambda: _new_secret(data)),
     )
 
 
@@ -125,6 +124,18 @@ def _require_both(env: Mapping[str, str]) -> None:
 def _from_env(env: Mapping[str, str], name: str) -> Secret | None:
     text = env.get(name)
     return check_strength(name, text) if text else None
+
+
+def _new_secret(data: Path) -> str:
+    """Raises `ConfigError` where a log lies already: its keys and bodies belong to a secret that is gone."""
+    from tollgate.log.embedded import DATABASE  # only here: the commands need this module and not the log
+
+    if (data / DATABASE).exists() or any(data.glob(f"*/{DATABASE}")):
+        raise ConfigError(
+            f"{data / SECRET_FILE} is gone, but {data} holds a log that was written with it; put it back or set "
+            "TOLLGATE_SECRET to what it held, for no key works and no body can be read without it"
+        )
+    return secrets.token_urlsafe(32)
 
 
 def _from_file(path: Path, *, make: Callable[[], str]) -> Secret:

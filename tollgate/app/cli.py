@@ -34,16 +34,22 @@ ConfigFile = cli_config.ConfigFile
 def main() -> int:
     """Run one command and return its exit code."""
     try:
-        return app(standalone_mode=False) or OK
+        code = app(standalone_mode=False) or OK
+        sys.stdout.flush()
+        return code
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # Typer makes 1 of it, which here means differences
+            return OK
+        raise
+    except BrokenPipeError:
+        # The reader has seen enough (`tollgate ... | head`); the interpreter's last flush must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except typer.TyperException as error:
         message = error.format_message()
         return _complain(message, USAGE) if message else USAGE  # without one, the help was shown instead
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has seen enough (`tollgate … | head`); the interpreter's last flush must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except UsageError as error:
         return _complain(str(error), USAGE)
     except AppendUnknown as error:

@@ -1,0 +1,334 @@
+"""The command line: what it asks of the gateway, what it prints, and how it fails."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tollgate
+from tollgate.app import cli
+from tollgate.errors import AppendUnknown, LogLocked
+
+KEY = "kZ3vQ9xL2mN8pR5tW7yB4cD6"
+KEY_RECORD = {
+    "id": "k1",
+    "name": "ci",
+    "organization": "default",
+    "limits": {"requests_per_minute": 60},
+    "quota": {"monthly_budget": "12.50"},
+}
+
+
+class Gateway:
+    """A gateway that answers `answer` with `status` and notes what it was asked."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.status = 200
+        self.answer: Any = {}
+        self.asked: list[tuple[str, str, Any]] = []
+        self.authorization: str | None = None
+
+
+@pytest.fixture
+def gateway(monkeypatch) -> Iterator[Gateway]:
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            gateway.asked.append((self.command, self.path, json.loads(body) if body else None))
+            gateway.authorization = self.headers["authorization"]
+            content = json.dumps(gateway.answer).encode()
+            self.send_response(gateway.status)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        gateway = Gateway(f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("TOLLGATE_URL", gateway.url)
+        monkeypatch.setenv("TOLLGATE_KEY", KEY)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield gateway
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("CONFIG", "DATA", "PORT", "INSTANCE", "ADMIN_KEY", "SECRET", "URL", "KEY"):
+        monkeypatch.delenv(f"TOLLGATE_{name}", raising=False)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command; its exit code, and what it printed on stdout and stderr."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tollgate", *words])
+        code = cli.main()
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_key_is_created_and_shown_once(run, gateway):
+    gateway.status, gateway.answer = 201, KEY_RECORD | {"key": "sk-tollgate-once"}
+
+    code, out, err = run("keys", "create", "ci", "--team", "web", "--budget", "12.50", "--requests-per-minute", "60")
+
+    assert code == 0
+    assert gateway.asked == [
+        (
+            "POST",
+            "/v1/keys",
+            {
+                "name": "ci",
+                "team": "web",
+                "limits": {"requests_per_minute": 60},
+                "quota": {"monthly_budget": "12.50"},
+            },
+        )
+    ]
+    assert gateway.authorization == f"Bearer {KEY}"
+    assert out.splitlines()[-1] == "sk-tollgate-once"
+    assert "shown only now" in err
+
+
+def test_keys_are_listed_in_aligned_columns(run, gateway):
+    gateway.answer = {"data": [KEY_RECORD, KEY_RECORD | {"id": "k22", "name": "[red]x", "revoked_at": "2026-11-01"}]}
+
+    code, out, _ = run("keys", "list")
+
+    header, first, second = out.splitlines()
+    assert code == 0
+    assert header.split()[:3] == ["id", "name", "organization"]
+    assert header.index("name") == first.index("ci") == second.index("[red]x")
+    assert first.rstrip().endswith("active") and second.rstrip().endswith("revoked")
+
+
+@pytest.mark.parametrize("words", [("keys", "list"), ("keys", "show", "k1"), ("keys", "revoke", "k1")])
+def test_json_is_the_gateways_own_answer(run, gateway, words):
+    gateway.answer = {"data": [KEY_RECORD], "more": "é"}
+
+    code, out, _ = run(*words, "--json")
+
+    assert (code, json.loads(out)) == (0, gateway.answer)
+    assert "é" in out
+
+
+def test_an_update_sends_only_what_was_named(run, gateway):
+    gateway.answer = KEY_RECORD
+
+    run("keys", "update", "k1", "--budget", "none", "--concurrent", "4")
+
+    assert gateway.asked == [
+        ("PATCH", "/v1/keys/k1", {"limits": {"concurrent_requests": 4}, "quota": {"monthly_budget": None}})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("keys", "update", "k1"), "nothing to change"),
+        (("keys", "update", "k1", "--budget", "ten"), "--budget takes an amount in USD"),
+        (("keys", "update", "k1", "--budget", "-1"), "--budget takes an amount in USD"),
+        (("keys", "update", "k1", "--budget", "inf"), "--budget takes an amount in USD"),
+        (("keys", "update", "k1", "--concurrent", "1.5"), "--concurrent takes a whole number or 'none'"),
+        (("keys", "show", "../usage"), "is not a key's id"),
+        (("requests", "show", "abc"), "is not a request id"),
+        (("serve", "--broker", "localhost"), "--broker must be 'embedded' or kafka://"),
+        (("serve", "--port", "99999"), "--port"),
+        (("serve", "--role", "boss"), "--role"),
+        (("keys", "create"), "Missing argument 'NAME'"),
+        (("serv",), "Did you mean 'serve'?"),
+    ],
+)
+def test_wrong_words_are_one_line_and_exit_code_2(run, gateway, words, message):
+    code, out, err = run(*words)
+
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("tollgate: ") and message in err
+    assert gateway.asked == []
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, 2), (404, 2), (409, 2), (401, 3), (403, 3), (500, 3), (302, 3)])
+def test_the_gateways_refusal_is_told_in_its_own_words(run, gateway, status, code):
+    gateway.status, gateway.answer = status, {"error": {"message": "no such thing"}}
+
+    got, _, err = run("keys", "show", "k1")
+
+    assert got == code
+    assert err.startswith("tollgate: no such thing") and err.count("\n") == 1
+
+
+def test_an_answer_that_is_not_ours_is_told_by_its_status(run, gateway):
+    gateway.status, gateway.answer = 502, ["?"]
+
+    assert run("keys", "list")[2] == f"tollgate: GET /v1/keys was answered 502 by {gateway.url}\n"
+
+
+def test_a_gateway_that_is_not_there_is_exit_code_3(run, monkeypatch):
+    monkeypatch.setenv("TOLLGATE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("TOLLGATE_KEY", KEY)
+
+    code, _, err = run("keys", "list")
+
+    assert code == 3
+    assert "no answer from http://127.0.0.1:1: Connection refused; start it with 'tollgate serve'" in err
+
+
+def test_this_machines_admin_key_is_found_and_goes_to_no_other_machine(run, gateway, monkeypatch):
+    monkeypatch.delenv("TOLLGATE_KEY")
+    assert run("keys", "list")[0] == 3
+
+    Path("data").mkdir()
+    Path("data/admin.key").write_text(f"{KEY}\n")
+    Path("data/admin.key").chmod(0o600)
+    gateway.answer = {"data": []}
+    assert run("keys", "list")[0] == 0
+    assert gateway.authorization == f"Bearer {KEY}"
+
+    monkeypatch.setenv("TOLLGATE_URL", "http://192.0.2.1:8080")
+    code, _, err = run("keys", "list")
+    assert code == 3
+    assert "is on another machine; set TOLLGATE_KEY" in err
+
+
+def test_where_the_admin_key_lies_is_told_without_the_key(run, tmp_path, monkeypatch):
+    assert run("keys", "admin")[0] == 3
+
+    Path("data").mkdir()
+    Path("data/admin.key").write_text(KEY)
+    assert run("keys", "admin") == (0, f"{tmp_path}/data/admin.key\n", "")
+
+    monkeypatch.setenv("TOLLGATE_ADMIN_KEY", KEY)
+    assert json.loads(run("keys", "admin", "--json")[1]) == {"admin_key": "TOLLGATE_ADMIN_KEY"}
+
+
+def test_the_story_of_a_request_has_a_line_per_attempt(run, gateway):
+    request_id = "0199f3a0-0000-7000-8000-000000000001"
+    gateway.answer = {
+        "id": request_id,
+        "status": "completed",
+        "attempts": [
+            {"attempt": 1, "provider": "a", "outcome": "error", "reason": "rate_limit"},
+            {"attempt": 2, "provider": "b", "outcome": "ok"},
+        ],
+    }
+
+    code, out, _ = run("requests", "show", request_id)
+
+    assert code == 0
+    assert gateway.asked == [("GET", f"/v1/requests/{request_id}", None)]
+    assert [line.split() for line in out.splitlines()[-2:]] == [
+        ["1", "a", "error", "rate_limit"],
+        ["2", "b", "ok", "-"],
+    ]
+
+
+def test_config_check_shows_what_the_file_comes_to(run):
+    Path("gateway.yaml").write_text("providers: {x: {protocol: openai, api_key: hidden-value, models: [gpt-4o]}}")
+
+    code, out, _ = run("config", "check")
+    assert code == 0
+    assert out.splitlines()[1].split() == ["x", "openai", "https://api.openai.com/v1", "main", "gpt-4o", "100"]
+    assert "gateway.yaml: ok" in out
+
+    code, out, _ = run("config", "check", "--json")
+    assert code == 0
+    assert json.loads(out)["providers"]["x"]["accounts"] == [{"name": "main", "api_key": "***", "weight": 1}]
+
+
+def test_config_check_names_the_line_that_is_wrong(run):
+    Path("gateway.yaml").write_text("server:\n  prot: 1\n")
+
+    assert run("config", "check") == (
+        3,
+        "",
+        "tollgate: gateway.yaml:2: unknown key 'prot' in server; did you mean 'port'?\n",
+    )
+
+
+def test_config_schema_is_json(run):
+    code, out, _ = run("config", "schema")
+
+    assert code == 0
+    assert json.loads(out)["$schema"].startswith("https://json-schema.org/")
+
+
+def test_serving_on_kafka_without_secrets_is_exit_code_3_with_how_to_make_them(run):
+    code, _, err = run("serve", "--broker", "kafka://127.0.0.1:1")
+
+    assert code == 3
+    assert 'export TOLLGATE_ADMIN_KEY="$(openssl rand -hex 32)"' in err
+    assert 'export TOLLGATE_SECRET="$(openssl rand -hex 32)"' in err
+    assert not Path("data").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (LogLocked("pid 7 holds it"), 3),
+        (AppendUnknown("start me again"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_the_exit_code_says_what_to_do_about_a_failure(run, monkeypatch, error, code):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tollgate.app.settings.resolve", fail)
+
+    got, out, err = run("serve")
+
+    assert (got, out) == (code, "")
+    assert err == (f"tollgate: {error}\n" if str(error) else "")
+
+
+def test_without_words_there_is_help(run):
+    for words in ((), ("keys",)):
+        code, out, err = run(*words)
+        assert (code, err) == (2, "")
+        assert "Usage: tollgate" in out
+
+
+HEAVY = ("aiohttp", "duckdb", "faust", "pyarrow", "starlette", "uvicorn", "yaml", "msgspec", "cryptography", "aiokafka")
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_load_nothing_heavy(flag):
+    """Not measured in milliseconds, which a busy machine would decide, but by what is loaded."""
+    code = f"import sys; sys.argv = ['tollgate', {flag!r}]; from tollgate.app.cli import main; main(); " + (
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert out.splitlines()[-1] == "[]"
+    assert tollgate.__version__ in out or "Usage: tollgate" in out
+
+
+@pytest.mark.parametrize("words", [["config", "check"], ["config", "schema"]], ids=["a little", "more than a buffer"])
+def test_a_reader_that_has_seen_enough_is_no_error(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    code = f"import sys; sys.argv = {['tollgate', *words]!r}; from tollgate.app.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (0, "")
