@@ -6,6 +6,7 @@ counted and dropped, because the journal, not the reply, is the record of what h
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -44,11 +45,16 @@ class Mailbox(Protocol):
 
 
 class Waiter:
-    """One client's replies, in order. `get` waits; `behind` says that the client reads too slowly."""
+    """One client's replies, in order. `get` waits; `behind` says that the client reads too slowly.
 
-    def __init__(self) -> None:
+    `on_behind` is called for each reply that comes while `behind`: a client that does not read cannot notice itself.
+    """
+
+    def __init__(self, on_behind: Callable[[], None] | None = None) -> None:
         self._replies: deque[Reply] = deque()
         self._ready: asyncio.Future[None] | None = None
+        self._on_behind = on_behind
+        self._given_up: Exception | None = None
         self.unread_bytes = 0
 
     @property
@@ -58,19 +64,33 @@ class Waiter:
     def put(self, reply: Reply) -> None:
         self._replies.append(reply)
         self.unread_bytes += len(reply.body)
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_result(None)
+        if self.behind and self._on_behind is not None:
+            self._on_behind()
+        self._wake()
+
+    def give_up(self, why: Exception) -> None:
+        """From now on `get` raises `why`, also for whoever waits in it, and whatever has arrived. The first one stays."""
+        if self._given_up is None:
+            self._given_up = why
+            self._wake()
 
     async def get(self) -> Reply:
-        while not self._replies:
+        """The next reply. Raises what `give_up` was told."""
+        while not self._replies and self._given_up is None:
             self._ready = asyncio.get_running_loop().create_future()
             try:
                 await self._ready
             finally:
                 self._ready = None
+        if self._given_up is not None:
+            raise self._given_up
         reply = self._replies.popleft()
         self.unread_bytes -= len(reply.body)
         return reply
+
+    def _wake(self) -> None:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
 
 
 class LocalReplies:
@@ -80,9 +100,9 @@ class LocalReplies:
         self.address = address
         self._waiters: dict[str, Waiter] = {}
 
-    def open(self, request_id: str) -> Waiter:
+    def open(self, request_id: str, on_behind: Callable[[], None] | None = None) -> Waiter:
         """Begin to wait. Call before the request is appended, so that no reply can come too early."""
-        waiter = self._waiters[request_id] = Waiter()
+        waiter = self._waiters[request_id] = Waiter(on_behind)
         return waiter
 
     def close(self, request_id: str) -> None:
