@@ -10,6 +10,7 @@ A refusal of a request is an event (`Ended`, rejected); these are accidents and 
     │   ├── LogUnavailable    no broker, full queue: try again later
     │   ├── OutOfRange        retention has removed the position asked for
     │   └── AppendUnknown     an append neither succeeded nor failed for certain: the process must restart
+    ├── Fenced                another process has taken over what this one was writing: stop
     ├── Unreadable            an event that cannot be decoded: names its type, topic and position
     ├── Refusal               a request refused before it was accepted, in the client's dialect
     └── ProviderError         a provider call that failed: its class decides on fallback
@@ -48,6 +49,10 @@ class OutOfRange(LogError):
 
 class AppendUnknown(LogError):
     """The append may or may not be in the log. Only a restart, which reads the log, can tell."""
+
+
+class Fenced(TollgateError):
+    """Another process has taken over what this one was writing. Nothing was written; this one must stop."""
 
 
 class Unreadable(TollgateError):

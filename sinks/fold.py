@@ -1,0 +1,193 @@
+"""Carries the rule `record → rows` along the partitions: who may speak, which day a row belongs to, how far we are.
+
+Used alike by the sink, by `replay`, by `sql` for what is not flushed, and by `reconcile`, so that they cannot differ.
+Pure: no clock, no I/O. Records come in; batches of rows with the cursors they lead to come out.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from tollgate.errors import Unreadable
+from tollgate.events import Adjusted, AuditRecorded, Ended, Event, OwnerTook, decode
+from tollgate.journal import JOURNAL, valid
+from tollgate.log import Record
+from tollgate.sinks import rows
+from tollgate.sinks.manifest import Cursor
+from tollgate.sinks.rows import DAY_MS, Row
+
+AUDIT = "audit"
+TOPICS = (JOURNAL, AUDIT)
+
+# Half of the journal's records, of which no row is made: told by their first bytes, they need not be decoded.
+_NO_ROWS = (b'{"type":"admitted.', b'{"type":"attempt_started.')
+
+
+class Skipped(NamedTuple):
+    """A record of which no row can be made, and why."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+
+
+class Part(NamedTuple):
+    """The rows of one table and one day as a `pyarrow.Table`."""
+
+    table: str
+    day: str
+    rows: Any
+
+
+@dataclass
+class Batch:
+    """Rows by day (since 1970) and table, what was skipped, and the cursors before and after them."""
+
+    base: dict[str, Cursor]
+    cursors: dict[str, Cursor] = field(default_factory=dict)  # of the partitions that moved
+    rows: dict[int, dict[str, list[Row]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    skipped: list[Skipped] = field(default_factory=list)
+    size: int = 0
+
+    def parts(self) -> list[Part]:
+        """All rows in columns. A record with a number that no column holds is skipped, with all its rows."""
+        try:
+            return self._parts()
+        except (pa.ArrowInvalid, OverflowError):
+            self._skip_unfit()
+            return self._parts()
+
+    def _parts(self) -> list[Part]:
+        return [
+            Part(table, rows.day_of(day * DAY_MS), rows.table_of(table, of_table))
+            for day, tables in sorted(self.rows.items())
+            for table, of_table in tables.items()
+            if of_table
+        ]
+
+    def _skip_unfit(self) -> None:
+        """Take out every record of which a row does not fit into its columns."""
+        unfit: dict[tuple[str, int, int], str] = {}
+        for tables in self.rows.values():
+            for table, of_table in tables.items():
+                for row in of_table:
+                    try:
+                        rows.table_of(table, [row])
+                    except (pa.ArrowInvalid, OverflowError) as error:
+                        unfit[_place(table, row)] = str(error)
+        for tables in self.rows.values():
+            for table, of_table in tables.items():
+                of_table[:] = [row for row in of_table if _place(table, row) not in unfit]
+        self.skipped += [Skipped(*place, reason) for place, reason in unfit.items()]
+
+
+def _place(table: str, row: Row) -> tuple[str, int, int]:
+    """Topic, partition and offset of the record that the row was made of."""
+    return AUDIT if table == "audit" else JOURNAL, row[-2], row[-1]
+
+
+def cursor_key(topic: str, partition: int) -> str:
+    """How a partition is named in the manifest: `completions/3`."""
+    return f"{topic}/{partition}"
+
+
+class Fold:
+    """The rows of all records taken since the last `cut`, each counted once however often it is delivered."""
+
+    def __init__(self, cursors: Mapping[str, Cursor]) -> None:
+        self._cursors: dict[str, Cursor] = {key: msgspec.structs.replace(cursor) for key, cursor in cursors.items()}
+        self._base = dict(cursors)
+        self._batch = Batch(base=self._base)
+
+    @property
+    def size(self) -> int:
+        """How many rows a cut would give."""
+        return self._batch.size
+
+    def offset(self, topic: str, partition: int) -> int:
+        """The offset of the next record to take."""
+        cursor = self._cursors.get(cursor_key(topic, partition))
+        return cursor.offset if cursor is not None else 0
+
+    def behind(self, ends: Mapping[str, int]) -> bool:
+        """Is there more to take before these ends, by `topic/partition`?"""
+        return any(self._cursors.get(key, Cursor()).offset < end for key, end in ends.items())
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Take records of one partition in their order. What lies below the cursor was taken before."""
+        if not records:
+            return
+        topic, partition = records[0].topic, records[0].partition
+        key = cursor_key(topic, partition)
+        cursor = self._cursors.setdefault(key, Cursor())
+        take_one = self._take_journal if topic == JOURNAL else self._take_audit
+        for record in records:
+            if record.offset < cursor.offset:
+                continue
+            cursor.offset = record.offset + 1
+            cursor.time_ms = record.timestamp_ms
+            if record.value is None:
+                continue
+            try:
+                take_one(cursor, record, record.value)
+            except Unreadable as error:
+                self._batch.skipped.append(Skipped(topic, partition, record.offset, str(error)))
+
+    def cut(self) -> Batch:
+        """All rows since the last cut; the next batch begins where this one ends."""
+        batch = self._batch
+        moved = {
+            key: msgspec.structs.replace(cursor)
+            for key, cursor in self._cursors.items()
+            if cursor != self._base.get(key)
+        }
+        batch.cursors = moved
+        self._base = {**self._base, **moved}
+        self._batch = Batch(base=self._base)
+        return batch
+
+    def _take_journal(self, cursor: Cursor, record: Record, value: bytes) -> None:
+        if value.startswith(_NO_ROWS):
+            return
+        event = decode(value)
+        if type(event) is OwnerTook:
+            cursor.epoch = record.offset
+        elif valid(cursor.epoch, event):
+            self._add_journal_rows(event, record)
+
+    def _add_journal_rows(self, event: Event, record: Record) -> None:
+        place = record.partition, record.offset, record.timestamp_ms
+        if type(event) is Ended:
+            tables = self._batch.rows[record.timestamp_ms // DAY_MS]
+            tables["usage"].append(rows.usage_row(event, *place))
+            costs = rows.ended_cost_rows(event, *place)
+            tables["costs"] += costs
+            tables["attempts"] += [rows.attempt_row(event, attempt, *place) for attempt in event.attempts]
+            self._batch.size += 1 + len(event.attempts) + len(costs)
+        elif type(event) is Adjusted:
+            costs = rows.adjusted_cost_rows(event, *place)
+            self._batch.rows[record.timestamp_ms // DAY_MS]["costs"] += costs
+            self._batch.size += len(costs)
+
+    def _take_audit(self, cursor: Cursor, record: Record, value: bytes) -> None:
+        cursor.hash = chain(cursor.hash, value)
+        event = decode(value)
+        if type(event) is not AuditRecorded:
+            raise Unreadable(f"not an audit record: {type(event).__name__}")
+        row = rows.audit_row(event, record.partition, record.offset, record.timestamp_ms, hash=cursor.hash)
+        self._batch.rows[record.timestamp_ms // DAY_MS]["audit"].append(row)
+        self._batch.size += 1
+
+
+def chain(hash: str, value: bytes) -> str:
+    """The next link of a partition's audit chain: SHA-256 over the link before it (nothing at first) and the record.
+
+    A record that is altered, removed or inserted changes every link after it.
+    """
+    return sha256(bytes.fromhex(hash) + value).hexdigest()

@@ -1,0 +1,136 @@
+"""The books as SQL: the views of this folder over Parquet and over what the sink has not written yet.
+
+A connection shows one moment: the manifest's files, then the log from the manifest's positions on, so that no row is
+missing and none is there twice, whether a gateway runs or not.
+"""
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from tollgate.errors import UsageError
+from tollgate.log import Log
+from tollgate.sinks.fold import TOPICS, Fold
+from tollgate.sinks.manifest import TEMPORARY, load
+from tollgate.sinks.parquet import Connection, connect, view_files
+from tollgate.sinks.rows import SCHEMAS
+
+Format = Literal["table", "csv", "json", "parquet"]
+Parameters = Sequence[object] | Mapping[str, object] | None
+
+VIEWS = (*SCHEMAS, "usage_daily", "invoices", "focus")
+TABLE_WIDTH = 100_000  # as wide as it needs to be: an amount cut short is worse than a long line
+TAIL_ROWS = 50_000  # decoded rows that wait to be put into columns
+
+
+async def open_sql(data: Path, log: Log | None = None) -> Connection:
+    """A DuckDB connection with every view; the caller closes it.
+
+    `log` None leaves out what is not flushed. Money is DECIMAL(38,12), times are UTC. Raises `OutOfRange` when the
+    log has lost what the manifest says comes next.
+    """
+    state = load(data)
+    tails = await _tails(log, Fold(state.cursors))
+    connection = connect(spill=data / TEMPORARY)
+    for table in SCHEMAS:
+        view_files(connection, f"{table}_stored", table, [data / file.path for file in state.of(table)])
+        connection.register(f"{table}_tail", tails[table])
+    for view in VIEWS:
+        connection.execute(Path(__file__).with_name(f"{view}.sql").read_text(encoding="utf-8"))
+    return connection
+
+
+async def run(
+    query: str,
+    *,
+    data: Path,
+    log: Log | None = None,
+    parameters: Parameters = None,
+    format: Format = "table",
+    out: Path | None = None,
+) -> None:
+    """Answer one query on standard output, or in the file `out`.
+
+    `parameters` are bound to `?` and `$name`. `json` is an array of objects; in it, as in `csv`, amounts have all
+    their decimals and times are ISO 8601; in `json` amounts are strings, since most readers of JSON would make them
+    floats. Raises `UsageError` for what DuckDB refuses, with its words.
+    """
+    if format == "parquet" and out is None:
+        raise UsageError("--format parquet is not for a terminal: name a file with --output")
+    with await open_sql(data, log) as connection:
+        try:
+            relation = connection.sql(query, params=parameters)
+            columns = [] if relation is None else list(relation.columns)
+            if format == "parquet" and out is not None:
+                pq.write_table(pa.table({}) if relation is None else relation.to_arrow_table(), out, compression="zstd")
+                return
+            rows = [] if relation is None else relation.fetchall()
+        except duckdb.Error as error:
+            raise UsageError(str(error)) from None
+    with nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8", newline="") as stream:
+        _WRITERS[format](stream, columns, rows)
+
+
+async def _tails(log: Log | None, fold: Fold) -> dict[str, Any]:
+    """By table, the rows of all records behind the fold's cursors."""
+    parts: dict[str, list[Any]] = {table: [SCHEMAS[table].empty_table()] for table in SCHEMAS}
+
+    def cut() -> None:
+        for part in fold.cut().parts():
+            parts[part.table].append(part.rows)
+
+    if log is not None:
+        for topic in TOPICS:
+            for partition in range(log.partitions(topic)):
+                async for records in log.scan(topic, partition, fold.offset(topic, partition)):
+                    fold.take(records)
+                    if fold.size >= TAIL_ROWS:
+                        cut()
+        cut()
+    return {table: pa.concat_tables(tables) for table, tables in parts.items()}
+
+
+def _write_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*("NULL" if value is None else _word(value) for value in row))
+    Console(file=stream, width=TABLE_WIDTH, markup=False, highlight=False).print(table)
+
+
+def _write_csv(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([None if value is None else _word(value) for value in row] for row in rows)
+
+
+def _write_json(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    objects = [dict(zip(columns, row, strict=True)) for row in rows]
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME
+    stream.write(orjson.dumps(objects, default=_word, option=options).decode())
+
+
+_WRITERS = {"table": _write_table, "csv": _write_csv, "json": _write_json}
+
+
+def _word(value: Any) -> str:
+    match value:
+        case Decimal():
+            return f"{value:f}"
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case dict() | list():
+            return orjson.dumps(value, default=_word).decode()
+        case _:
+            return str(value)

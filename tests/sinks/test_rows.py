@@ -1,0 +1,241 @@
+"""A record of the log becomes rows: pure, complete, exact."""
+
+import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.sinks.journals import NOON_MS, attempt, audit, ended, line
+from tollgate.events import Adjusted, Usage
+from tollgate.sinks import rows
+
+NOON = datetime.datetime(2025, 11, 20, 12, tzinfo=datetime.UTC)
+
+
+def only(table: str, row: rows.Row) -> dict[str, Any]:
+    [found] = rows.table_of(table, [row]).to_pylist()
+    return found
+
+
+def test_a_completed_request_is_one_row_of_usage() -> None:
+    event = ended(
+        "r1",
+        attempts=(
+            attempt(1, "error", http_status=429, error_class="rate_limit"),
+            attempt(
+                2,
+                "ok",
+                provider="other",
+                usage=Usage(
+                    input_tokens=7,
+                    cache_read_tokens=1,
+                    cache_write_5m_tokens=2,
+                    cache_write_1h_tokens=3,
+                    cache_write_tokens=4,
+                    output_tokens=5,
+                    reasoning_tokens=6,
+                ),
+                usage_source="provider",
+                lines=[line(quantity=7, price=2_500_000), line("output_tokens", 5, 10_000_000)],
+            ),
+        ),
+        request={"team_id": "t", "user_id": "u", "stream": True, "tags": {"a": "b"}, "accepted_ms": NOON_MS - 9},
+        hold_pusd=10**12,
+        latency_ms=9,
+        ttft_ms=4,
+        overhead_us=1250,
+        price_version="2025-11-20",
+    )
+    assert only("usage", rows.usage_row(event, 3, 41, NOON_MS)) == {
+        "request_id": "r1",
+        "ts": NOON,
+        "org_id": "acme",
+        "team_id": "t",
+        "key_id": "key_1",
+        "user_id": "u",
+        "endpoint": "/v1/chat/completions",
+        "dialect": "openai",
+        "model_requested": "sandbox",
+        "provider": "other",
+        "account": "main",
+        "model": "sandbox-large",
+        "status": "completed",
+        "http_status": 200,
+        "error": None,
+        "reason": None,
+        "stream": True,
+        "input_tokens": 7,
+        "cache_read_tokens": 1,
+        "cache_write_tokens": 9,
+        "output_tokens": 5,
+        "reasoning_tokens": 6,
+        "usage_source": "provider",
+        "cost_usd": Decimal("0.000067500000"),
+        "bill_usd": Decimal("0.000067500000"),
+        "hold_usd": Decimal("1.000000000000"),
+        "cost_source": "computed",
+        "period": "2025-11",
+        "latency_ms": 9,
+        "ttft_ms": 4,
+        "overhead_ms": 1.25,
+        "cache": None,
+        "attempts": 2,
+        "tags": [("a", "b")],
+        "price_version": "2025-11-20",
+        "accepted_at": NOON - datetime.timedelta(milliseconds=9),
+        "log_partition": 3,
+        "log_offset": 41,
+    }
+
+
+def test_every_attempt_has_a_row_with_its_own_cost() -> None:
+    failed = attempt(
+        1,
+        "error",
+        error_class="server_error",
+        http_status=500,
+        reason="broken",
+        started_ms=NOON_MS,
+        latency_ms=3,
+        usage_raw='{"n":1}',
+        upstream_request_id="up-1",
+        finish_reason="stop",
+        served_model="sandbox-large-2025",
+        lines=[line(quantity=1, price=5, bill_pusd=0)],
+    )
+    event = ended("r1", attempts=(failed, attempt(2)))
+    assert only("attempts", rows.attempt_row(event, failed, 0, 9, NOON_MS + 5)) == {
+        "request_id": "r1",
+        "attempt": 1,
+        "ts": NOON + datetime.timedelta(milliseconds=5),
+        "org_id": "acme",
+        "provider": "sandbox",
+        "account": "main",
+        "model": "sandbox-large",
+        "served_model": "sandbox-large-2025",
+        "outcome": "error",
+        "error_class": "server_error",
+        "http_status": 500,
+        "reason": "broken",
+        "started_at": NOON,
+        "latency_ms": 3,
+        "ttft_ms": None,
+        "finish_reason": "stop",
+        "upstream_request_id": "up-1",
+        "cost_usd": Decimal("0.000000000005"),
+        "bill_usd": Decimal("0E-12"),
+        "cost_source": "computed",
+        "usage_source": "missing",
+        "usage_raw": '{"n":1}',
+        "log_partition": 0,
+        "log_offset": 9,
+    }
+
+
+def test_every_line_of_every_attempt_is_a_row_of_costs() -> None:
+    event = ended(
+        "r1", attempts=(attempt(1, "cut", [line(price=1)]), attempt(2, "ok", [line(), line("request", 1, 9)]))
+    )
+    table = rows.table_of("costs", rows.ended_cost_rows(event, 1, 2, NOON_MS)).to_pylist()
+    assert [(row["attempt"], row["line"], row["meter"], row["revision"]) for row in table] == [
+        (1, 0, "input_tokens", 0),
+        (2, 0, "input_tokens", 0),
+        (2, 1, "request", 0),
+    ]
+    assert table[2] == {
+        "request_id": "r1",
+        "attempt": 2,
+        "revision": 0,
+        "line": 1,
+        "ts": NOON,
+        "org_id": "acme",
+        "period": "2025-11",
+        "meter": "request",
+        "quantity": 1,
+        "unit_price_usd": Decimal("9E-12"),
+        "cost_usd": Decimal("9E-12"),
+        "bill_usd": Decimal("9E-12"),
+        "price_version": "2025-11-20",
+        "cost_source": "computed",
+        "log_partition": 1,
+        "log_offset": 2,
+    }
+
+
+def test_an_adjustment_is_rows_of_costs_in_the_period_of_its_own_time() -> None:
+    event = Adjusted(
+        epoch=0,
+        request_id="r1",
+        org_id="acme",
+        attempt=1,
+        revision=1,
+        reason="invoice",
+        lines=(line("estimate", -1, 50, cost_pusd=-50), line(quantity=4)),
+    )
+    december = rows.adjusted_cost_rows(event, 0, 7, NOON_MS + 20 * rows.DAY_MS)
+    found = rows.table_of("costs", december).to_pylist()
+    assert [(row["revision"], row["period"], row["cost_usd"]) for row in found] == [
+        (1, "2025-12", Decimal("-50E-12")),
+        (1, "2025-12", Decimal("12E-12")),
+    ]
+
+
+def test_an_audit_record_is_one_row_with_its_link_of_the_chain() -> None:
+    row = only("audit", rows.audit_row(audit(), 0, 1, NOON_MS, hash="ab"))
+    known = {name: value for name, value in row.items() if value is not None}
+    assert known == {
+        "ts": NOON,
+        "org_id": "acme",
+        "actor": "admin",
+        "action": "key.created",
+        "hash": "ab",
+        "log_partition": 0,
+        "log_offset": 1,
+    }
+
+
+def test_a_rejected_request_used_and_cost_nothing() -> None:
+    row = only("usage", rows.usage_row(ended(attempts=(), status="rejected", http_status=429, src=4), 0, 0, NOON_MS))
+    assert (row["input_tokens"], row["output_tokens"], row["cost_usd"], row["bill_usd"]) == (0, 0, 0, 0)
+    assert (row["provider"], row["model"], row["usage_source"], row["attempts"]) == (None, None, None, 0)
+
+
+def test_usage_that_no_provider_told_is_unknown_and_not_zero() -> None:
+    row = only("usage", rows.usage_row(ended(attempts=(attempt(1, "abandoned"),)), 0, 0, NOON_MS))
+    assert (row["input_tokens"], row["output_tokens"], row["usage_source"]) == (None, None, "missing")
+
+
+def test_usage_without_any_price_has_an_unknown_cost() -> None:
+    unknown = line(price=0, cost_source="unpriced")
+    event = ended(attempts=(attempt(usage=Usage(input_tokens=10), lines=[unknown]),))
+    row = only("usage", rows.usage_row(event, 0, 0, NOON_MS))
+    assert (row["input_tokens"], row["cost_usd"], row["bill_usd"], row["cost_source"]) == (10, None, 0, "unpriced")
+    assert only("attempts", rows.attempt_row(event, event.attempts[0], 0, 0, NOON_MS))["cost_usd"] is None
+    [cost] = rows.table_of("costs", rows.ended_cost_rows(event, 0, 0, NOON_MS)).to_pylist()
+    assert (cost["quantity"], cost["unit_price_usd"], cost["cost_usd"]) == (10, None, None)
+
+
+def test_usage_of_which_a_part_has_a_price_keeps_the_known_part_and_says_so() -> None:
+    event = ended(attempts=(attempt(lines=[line(), line("web_searches", 1, 0, cost_source="unpriced")]),))
+    row = only("usage", rows.usage_row(event, 0, 0, NOON_MS))
+    assert (row["cost_usd"], row["cost_source"]) == (Decimal("30E-12"), "unpriced")
+
+
+@pytest.mark.parametrize("table", rows.SCHEMAS)
+def test_no_rows_are_an_empty_table_with_every_type(table: str) -> None:
+    empty = rows.table_of(table, [])
+    assert (empty.num_rows, empty.schema) == (0, rows.SCHEMAS[table])
+    assert set(rows.KEYS[table]) <= set(empty.schema.names)
+
+
+def amounts(bound: int) -> st.SearchStrategy[int]:
+    return st.integers(-bound, bound)
+
+
+@given(st.lists(st.one_of(st.none(), amounts(10**6), amounts(2**63 - 1), amounts(10**37)), min_size=1))
+def test_money_is_exact_at_any_size(values: list[int | None]) -> None:
+    found = rows._money_array(values).to_pylist()
+    assert [None if value is None else Decimal(value).scaleb(-12) for value in values] == found
