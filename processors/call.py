@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from tollgate.config import Provider
 from tollgate.errors import ProviderError
 from tollgate.events import Attempt, Candidate, CostLine, Outcome, Status, Usage, UsageSource
 from tollgate.failpoints import reached
@@ -74,7 +75,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     reply_headers: tuple[tuple[str, str], ...]
     reason: str
-    price_providers: Mapping[str, str]  # where each provider's prices are looked up
     priced_ms: int  # when: one time for the bound and for all that is rated
     received: float
 
@@ -88,6 +88,7 @@ class Call:
         *,
         books: Books,
         book: PriceBook,
+        providers: Mapping[str, Provider],
         transports: Mapping[tuple[str, str], Transport],
         replies: Mailbox,
         fallback_on: frozenset[str],
@@ -98,6 +99,7 @@ class Call:
         self._request = job.request.admitted.request
         self._books = books
         self._book = book
+        self._providers = providers
         self._transports = transports
         self._replies = replies
         self._fallback_on = fallback_on
@@ -186,9 +188,11 @@ class Call:
             self._request.dialect,
             candidate.protocol,
             self._job.body,
+            request_id=self._request.request_id,
             model=candidate.model,
             max_output_tokens=candidate.max_output_tokens,
             headers=self._job.headers,
+            quirks=self._providers[candidate.provider].quirks,
         )
         self._exchange = exchange
         reached("call.before")
@@ -206,6 +210,8 @@ class Call:
                     ready = exchange.feed(piece)
                     if ready:
                         self._forward(ready)
+                    if exchange.meter.complete:
+                        break
                 exchange.finish()
             else:
                 exchange.answer(await answer.read())
@@ -287,7 +293,7 @@ class Call:
         """The cost of what was used, at the price of the model that the provider says it served."""
         if usage is None:
             return ()
-        catalogue = self._job.price_providers[candidate.provider]
+        catalogue = self._providers[candidate.provider].price_provider
         price = None
         for model in dict.fromkeys((meter.served_model or candidate.model, candidate.model)):
             price = price or self._book.price(candidate.provider, model, self._job.priced_ms, catalogue=catalogue)

@@ -9,7 +9,7 @@ Pure: no clock, no I/O. The state is mutated in place, because copying it for ev
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -217,11 +217,10 @@ def from_rows(partition: int, rows: Iterable[tuple[str, bytes]]) -> Ledger:
 
     Rows may be newer than the mark, and the mark may be missing (then the fold starts at the journal's beginning).
     """
-    named = [(*key.rsplit("@", 1), value) for key, value in rows]
-    ledger = Ledger(partition, epoch=max((int(epoch) for name, epoch, _ in named if name == MARK), default=-1))
-    for name, epoch_text, value in named:
+    named = [_Named.of(key, value) for key, value in rows]
+    ledger = Ledger(partition, epoch=max((row.epoch for row in named if row.name == MARK), default=-1))
+    for name, epoch, value in named:
         kind, _, key = name.partition("/")
-        epoch = int(epoch_text)
         if kind == MARK and epoch == ledger.epoch:
             mark = msgspec.json.decode(value, type=Mark)
             ledger.next_offset, ledger.decided = mark.journal, mark.decided
@@ -235,6 +234,19 @@ def from_rows(partition: int, rows: Iterable[tuple[str, bytes]]) -> Ledger:
     for request in ledger.open.values():
         _hold(ledger, request.admitted, sign=1)
     return ledger
+
+
+class _Named(NamedTuple):
+    """A row as it is stored: its name, the epoch of its writer, its content."""
+
+    name: str
+    epoch: int
+    value: bytes
+
+    @classmethod
+    def of(cls, key: str, value: bytes) -> "_Named":
+        name, _, epoch = key.rpartition("@")
+        return cls(name, int(epoch), value)
 
 
 def _keep_newer(ledger: Ledger, table: dict[str, _Row], name: str, key: str, row: _Row, epoch: int) -> None:

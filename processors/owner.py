@@ -95,7 +95,6 @@ class Owner:
                 world.config.limits.unpriced_hold_pusd if world.config.limits.unpriced == "hold" else None
             ),
         )
-        self._price_providers = {name: provider.price_provider for name, provider in world.config.providers.items()}
         self._fallback_on = frozenset(world.config.routing.fallback_on)
         self._now_ms = 0  # the log's time: never lower than before
         self._calls: dict[str, Call] = {}
@@ -259,7 +258,6 @@ class Owner:
             headers=accepted.headers,
             reply_headers=decision.headers,
             reason=route.reason if isinstance(route, Route) else "",
-            price_providers=self._price_providers,
             priced_ms=self._now_ms,
             received=received,
         )
@@ -353,6 +351,7 @@ class Owner:
             job,
             books=self,
             book=self._world.book,
+            providers=self._world.config.providers,
             transports=self._world.transports,
             replies=self._world.replies,
             fallback_on=self._fallback_on,

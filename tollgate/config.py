@@ -20,6 +20,7 @@ from tollgate.events import Dialect
 from tollgate.money import pusd
 from tollgate.secret import Secret, Secrets, first_run_secrets
 from tollgate.settings_file import Settings, read_settings
+from tollgate.wire import Quirks
 
 __all__ = [
     "Account",
@@ -242,6 +243,12 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int
     price_provider: str
     builtin: Literal["sandbox"] | None = None
+
+    @property
+    def quirks(self) -> Quirks:
+        """How its API departs from the protocol."""
+        own_api = self.base_url == BASE_URLS["openai"]
+        return Quirks(cap_field="max_completion_tokens" if own_api else "max_tokens")
 
     def serves(self, model: str) -> bool:
         """Is the model, by its bare name, among those that the operator listed?"""

@@ -12,8 +12,13 @@ MAX_ANSWER_BYTES = 64 << 20  # of a unary answer or an error; a longer one is a 
 class Answer(Protocol):
     """A provider's answer whose head has come. Reading fails with `ProviderError`: `cut`, `timeout`, `server_error`."""
 
-    status: int
-    headers: Mapping[str, str]  # names in lower case
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
+        ...
 
     async def read(self) -> bytes:
         """The whole body, at most `MAX_ANSWER_BYTES`."""

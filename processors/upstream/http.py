@@ -9,7 +9,7 @@ import aiohttp
 from tollgate.config import Account, Provider
 from tollgate.errors import ProviderError
 from tollgate.processors.upstream import MAX_ANSWER_BYTES, Answer
-from tollgate.wire import UpstreamRequest
+from tollgate.wire import UpstreamRequest, upstream_url
 from tollgate.wire.exchange import WIRES
 
 MAX_CONNECTIONS = 4_000  # of all providers together; more calls than this wait for one
@@ -49,7 +49,7 @@ class HttpTransport:
         try:
             response = await self._session.request(
                 request.method,
-                self._base_url + request.path,
+                upstream_url(self._base_url, request.path),
                 data=request.body,
                 headers={**request.headers, **self._headers, "x-request-id": request_id},
                 timeout=self._timeout,

@@ -5,7 +5,7 @@ For the built-in sandbox, so that the first run needs no account and no second p
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,8 +13,8 @@ from tollgate.errors import ProviderError
 from tollgate.processors.upstream import Answer
 from tollgate.wire import UpstreamRequest
 
-Scope = dict[str, Any]
-Message = dict[str, Any]
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
 Application = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 MAX_UNREAD_PIECES = 64  # then the application waits, as a socket's buffer would make it
@@ -23,9 +23,8 @@ MAX_UNREAD_PIECES = 64  # then the application waits, as a socket's buffer would
 class InProcessTransport:
     """One ASGI application as a provider."""
 
-    def __init__(self, application: Application, api_key_headers: Mapping[str, str]) -> None:
+    def __init__(self, application: Application) -> None:
         self._application = application
-        self._headers = [(name.encode(), value.encode()) for name, value in api_key_headers.items()]
 
     @asynccontextmanager
     async def send(self, request: UpstreamRequest, *, request_id: str) -> AsyncIterator[Answer]:
@@ -44,7 +43,6 @@ class InProcessTransport:
                 *((name.encode(), value.encode()) for name, value in request.headers.items()),
                 (b"x-request-id", request_id.encode()),
                 (b"content-length", str(len(request.body)).encode()),
-                *self._headers,
             ],
             "client": ("127.0.0.1", 0),
             "server": ("sandbox", 80),

@@ -1,0 +1,83 @@
+"""The processors as one service: the Faust app with its agent, the owners of partitions, the sockets to providers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+from faust.types import TableT
+
+from tollgate.config import Config
+from tollgate.processors.agents import declare_agents
+from tollgate.processors.owner import World
+from tollgate.processors.partitions import Partitions
+from tollgate.processors.transports.checkpoint import take_rows, write_rows
+from tollgate.processors.transports.faust_app import create_faust_app
+from tollgate.processors.transports.ownership import Ownership
+from tollgate.processors.upstream import Transport
+from tollgate.processors.upstream.http import HttpTransport, new_session
+from tollgate.processors.upstream.inprocess import InProcessTransport
+from tollgate.sandbox import create_app as create_sandbox
+
+TOPIC = "requests"
+
+
+@asynccontextmanager
+async def transports(config: Config) -> AsyncIterator[Mapping[tuple[str, str], Transport]]:
+    """How each (provider, account) is reached; the sockets are closed at the end."""
+    sandbox = InProcessTransport(create_sandbox())
+    async with new_session() as session:
+        yield {
+            (provider.name, account.name): sandbox if provider.builtin else HttpTransport(session, provider, account)
+            for provider in config.providers.values()
+            for account in provider.accounts
+        }
+
+
+@asynccontextmanager
+async def processors(
+    world: World,
+    *,
+    data: Path,
+    instance: str,
+    bootstrap_servers: Sequence[str] = (),
+    on_crash: Callable[[str], None],
+) -> AsyncIterator[Partitions]:
+    """Run the processors: yields when every assigned partition is taken over; on leaving, calls under way are ended.
+
+    `on_crash` is called if the Faust app dies by itself.
+    """
+    partitions = Partitions(world)
+    app = create_faust_app(
+        log=world.log,
+        ownership=Ownership(TOPIC, partitions.take_over, partitions.give_up),
+        data_dir=data,
+        bootstrap_servers=bootstrap_servers,
+        instance=instance if bootstrap_servers else None,
+    )
+    declare_agents(app, partitions)
+    table = cast(TableT[bytes, bytes], app.checkpoint)
+    partitions.keep_checkpoints(
+        lambda partition: take_rows(table, partition), lambda partition, rows: write_rows(table, partition, rows)
+    )
+    async with app:
+        await app.until_ready()
+        watch = asyncio.create_task(_watch(app.until_ended, on_crash))
+        checkpoints = asyncio.create_task(partitions.checkpoint_often())
+        try:
+            yield partitions
+        finally:
+            for task in (watch, checkpoints):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            await partitions.checkpoint()
+
+
+async def _watch(until_ended: Callable[[], object], on_crash: Callable[[str], None]) -> None:
+    try:
+        await until_ended()  # type: ignore[misc]
+        on_crash("the processors stopped")
+    except Exception as error:
+        on_crash(f"the processors died: {type(error).__name__}: {error}")

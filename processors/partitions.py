@@ -1,0 +1,83 @@
+"""The partitions that this process owns: which writer is whose, their checkpoints, and how they come and go."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+
+from tollgate.errors import TollgateError
+from tollgate.processors.owner import Ack, Owner, World
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_S = 1.0
+
+TakeRows = Callable[[int], Mapping[str, bytes]]
+WriteRows = Callable[[int, Mapping[str, bytes | None]], Awaitable[None]]
+
+
+class Partitions:
+    """The owners of this process. Nothing is received for a partition before it is taken over."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._owners: dict[int, Owner] = {}
+        self._take_rows: TakeRows = lambda partition: {}
+        self._write_rows: WriteRows | None = None
+
+    def keep_checkpoints(self, take_rows: TakeRows, write_rows: WriteRows) -> None:
+        """Where rows come from at a take-over, and where they go. To be called once, before anything is taken."""
+        self._take_rows = take_rows
+        self._write_rows = write_rows
+
+    async def take_over(self, partition: int) -> int:
+        """Become the writer of the partition; return the offset of `requests` to go on from."""
+        owner = Owner(partition, self._world)
+        offset = await owner.take_over(self._take_rows(partition).items())
+        self._owners[partition] = owner
+        return offset
+
+    async def give_up(self, partitions: set[int]) -> None:
+        """End what is under way there, and decide nothing more."""
+        owners = [self._owners[partition] for partition in partitions if partition in self._owners]
+        await asyncio.gather(*(owner.close("the gateway stopped") for owner in owners))
+        for partition in partitions:
+            self._owners.pop(partition, None)
+
+    def receive(self, partition: int, offset: int, timestamp_ms: int, value: bytes, ack: Ack) -> Awaitable[None] | None:
+        """Hand an event to its owner; what is returned must be awaited before the next. Never raises."""
+        owner = self._owners.get(partition)
+        if owner is None:  # given up in the meantime: whoever has it now gets the event from the log
+            return None
+        waiting = owner.receive(offset, timestamp_ms, value, ack)
+        return None if waiting is None else self._wait(waiting)
+
+    async def _wait(self, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except TollgateError as error:
+            self._world.fatal(f"an event could not be handled: {error}")
+
+    @property
+    def calls(self) -> int:
+        """Requests under way."""
+        return sum(owner.calls for owner in self._owners.values())
+
+    @property
+    def owners(self) -> Iterable[Owner]:
+        return self._owners.values()
+
+    async def checkpoint(self) -> None:
+        """Write a checkpoint of every partition in which something has changed."""
+        assert self._write_rows is not None
+        for partition, owner in list(self._owners.items()):
+            await owner.checkpoint(partial(self._write_rows, partition))
+
+    async def checkpoint_often(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(CHECKPOINT_S)
+            try:
+                await self.checkpoint()
+            except TollgateError as error:
+                self._world.fatal(f"the checkpoint could not be written: {error}")

@@ -1,0 +1,313 @@
+"""Faust over the embedded log: the transport `embedded://`.
+
+One process, one member of the group, no broker: every partition of every topic is assigned to this consumer. The
+log is the app's `event_log`, opened and closed by whoever made the app.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Any, ClassVar, cast
+
+from faust.assignor.client_assignment import ClientAssignment
+from faust.transport import base
+from faust.transport.drivers import TRANSPORTS
+from faust.types import TP, ConsumerMessage, FutureMessage, HeadersArg, RecordMetadata
+from mode import Service
+
+from tollgate.log import Headers, Position, Record
+from tollgate.log.embedded import EmbeddedLog
+
+from .ownership import OwnedPartitions
+from .safe_commit import SafeCommit
+
+SCHEME = "embedded"
+
+# Records that one partition delivers before the next has its turn.
+TURN_RECORDS = 100
+
+# What Kafka calls `LogAppendTime`: the log gave the timestamp.
+LOG_APPEND_TIME = 1
+
+
+class Producer(base.Producer):
+    """Appends to the embedded log; nothing waits in Faust's buffer."""
+
+    def __post_init__(self) -> None:
+        self._last: asyncio.Future[Position] | None = None
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: float | None,
+        headers: HeadersArg | None,
+        *,
+        transactional_id: str | None = None,
+    ) -> Awaitable[RecordMetadata]:
+        """Append at once; the future returned is done when the record is durable. The log gives the timestamp."""
+        return self._append(topic, key, value, partition, headers)
+
+    async def send_and_wait(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: float | None,
+        headers: HeadersArg | None,
+        *,
+        transactional_id: str | None = None,
+    ) -> RecordMetadata:
+        """Append, and return when the record is durable."""
+        return await self._append(topic, key, value, partition, headers)
+
+    def send_soon(self, fut: FutureMessage) -> None:
+        """Append at once, without the buffer and its task that Faust puts in between."""
+        message = fut.message
+        channel = cast(Any, message.channel)
+        topic = channel.get_topic_name()
+        key, value = cast(bytes | None, message.key), cast(bytes | None, message.value)
+        state = self.app.sensors.on_send_initiated(
+            self, topic, message=message, keysize=len(key or b""), valsize=len(value or b"")
+        )
+        appended = self._append(topic, key, value, message.partition, message.headers)
+        appended.add_done_callback(partial(channel._on_published, message=fut, producer=self, state=state))
+
+    async def flush(self) -> None:
+        """Return when everything sent so far is durable. Raises what the last append raised."""
+        if self._last is not None:
+            await asyncio.wait({self._last})
+            self._last.result()
+
+    async def create_topic(self, *args: Any, **kwargs: Any) -> None:
+        """Topics are declared in topics.yaml, and there are no others."""
+
+    def key_partition(self, topic: str, key: bytes) -> TP:
+        return TP(topic, _log(self).partition_for(topic, key))
+
+    def supports_headers(self) -> bool:
+        return True
+
+    def _append(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        headers: HeadersArg | None,
+    ) -> asyncio.Future[RecordMetadata]:
+        appended = _log(self).append(topic, key, value, partition=partition, headers=_headers(headers))
+        # The log's futures are done in the order of the appends, so the last one stands for all.
+        self._last = appended
+        sent: asyncio.Future[RecordMetadata] = self.loop.create_future()
+        appended.add_done_callback(partial(_resolve, sent, topic))
+        return sent
+
+
+class Consumer(SafeCommit, OwnedPartitions):
+    """Reads every partition of the topics subscribed to, in one plain loop.
+
+    Faust's own loop makes two tasks for each message, to give up a delivery when a rebalance begins. Here there
+    is only the rebalance at the start, and one when an agent restarts.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._positions: dict[TP, int] = {}
+        self._wake = asyncio.Event()
+
+    @property
+    def _group(self) -> str:
+        return str(self.app.conf.id)
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Assign every partition of these topics. Returns before that is done."""
+        # Not here: the assignment waits for the conductor, and the conductor for this to return.
+        self.add_future(self._rebalance(set(topics)))
+
+    async def _rebalance(self, topics: set[str]) -> None:
+        app = cast(Any, self.app)
+        app.on_rebalance_start()
+        if self._positions:
+            await self.on_partitions_revoked(self.assignment())
+        partitions = {topic: list(range(_log(self).partitions(topic))) for topic in topics}
+        assigned = {TP(topic, number) for topic, numbers in partitions.items() for number in numbers}
+        self._positions = dict.fromkeys(assigned, 0)
+        assignor = app.assignor
+        assignor._assignment = ClientAssignment(actives=partitions, standbys={})
+        assignor._active_tps, assignor._standby_tps = assigned, set()
+        app.consumer_generation_id += 1
+        await self.on_partitions_assigned(assigned, app.consumer_generation_id)
+
+    @Service.task
+    async def _watch_for_news(self) -> None:
+        news = _log(self).news
+        while not self.should_stop:
+            news = await _log(self).wait_news(news)
+            self._wake.set()
+
+    async def _drain_messages(self, fetcher: Service) -> None:
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                self._wake.clear()
+                delivered = False
+                for tp in tuple(self._active_partitions):
+                    if self.flow_active:
+                        delivered |= await self._take_turn(tp)
+                if delivered:
+                    await asyncio.sleep(0)
+                else:
+                    await self._wake.wait()
+        except asyncio.CancelledError:
+            if not self.app.should_stop:
+                raise
+
+    async def _take_turn(self, tp: TP) -> bool:
+        """Deliver what `tp` has, up to a turn's share; False if it had nothing."""
+        position = self._positions[tp]
+        end = _log(self).end(tp.topic, tp.partition)
+        if position >= end:
+            return False
+        records = _log(self).tail(tp.topic, tp.partition, position, TURN_RECORDS)
+        if records is None:
+            records = await self._read(tp, position, end)
+        for record in records:
+            if not (self.flow_active and tp in self._active_partitions and self._positions[tp] == position):
+                return True
+            self._positions[tp] = position = record.offset + 1
+            await self.callback(self._to_message(tp, record))
+        return True
+
+    async def _read(self, tp: TP, position: int, end: int) -> list[Record]:
+        """The next batch from the disk."""
+        async with aclosing(cast(Any, _log(self).scan(tp.topic, tp.partition, position, end))) as batches:
+            async for records in batches:
+                return list(records)
+        # Compaction has removed every one of them.
+        self._positions[tp] = end
+        return []
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
+        raise NotImplementedError("this consumer drains the log itself")
+
+    def _to_message(self, tp: TP, record: Record) -> ConsumerMessage:
+        return ConsumerMessage(
+            record.topic,
+            record.partition,
+            record.offset,
+            record.timestamp_ms / 1000,
+            LOG_APPEND_TIME,
+            list(record.headers),
+            record.key,
+            record.value,
+            None,
+            tp=tp,
+            generation_id=cast(Any, self.app).consumer_generation_id,
+        )
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Leave the partition as it is: the loop waits at the full queue, which Faust bounds."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """See `on_buffer_full`."""
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        super().resume_partitions(tps)
+        self._wake.set()
+
+    def resume_flow(self) -> None:
+        super().resume_flow()
+        self._wake.set()
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        start = _log(self).start(partition.topic, partition.partition)
+        if offset < start:
+            self.log.warning("%s: retention has removed the records from offset %d to %d", partition, offset, start)
+        self._positions[partition] = max(offset, start)
+        self._wake.set()
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        for tp, offset in partitions.items():
+            await self._seek(tp, offset)
+
+    async def seek_to_beginning(self, *partitions: TP) -> None:
+        await self.seek_wait(await self.earliest_offsets(*partitions))
+
+    async def _seek_committed(self, tps: set[TP]) -> Mapping[TP, int]:
+        committed = await _log(self).committed(self._group)
+        earliest = await self.earliest_offsets(*tps)
+        offsets = {tp: max(committed.get((tp.topic, tp.partition), 0), earliest[tp]) for tp in tps}
+        await self.seek_wait(offsets)
+        return offsets
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        await _log(self).commit_offsets(self._group, {(tp.topic, tp.partition): offsets[tp] for tp in offsets})
+        return True
+
+    def assignment(self) -> set[TP]:
+        return set(self._positions)
+
+    async def position(self, tp: TP) -> int | None:
+        return self._positions.get(tp)
+
+    def highwater(self, tp: TP) -> int:
+        return _log(self).end(tp.topic, tp.partition)
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        return {tp: self.highwater(tp) for tp in partitions}
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        return {tp: _log(self).start(tp.topic, tp.partition) for tp in partitions}
+
+    def topic_partitions(self, topic: str) -> int | None:
+        return _log(self).partitions(topic)
+
+    def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
+        if partition is not None:
+            return partition
+        return _log(self).partition_for(topic, key) if key is not None else 0
+
+    async def create_topic(self, *args: Any, **kwargs: Any) -> None:
+        """Topics are declared in topics.yaml, and there are no others."""
+
+    def _new_topicpartition(self, topic: str, partition: int) -> TP:
+        return TP(topic, partition)
+
+
+class Transport(base.Transport):
+    """What Faust calls a broker: the embedded log of this process."""
+
+    Consumer: ClassVar[type[Any]] = Consumer
+    Producer: ClassVar[type[Any]] = Producer
+    driver_version = "embedded"
+
+
+def _log(service: Producer | Consumer) -> EmbeddedLog:
+    return cast(EmbeddedLog, cast(Any, service.app).event_log)
+
+
+def _headers(headers: HeadersArg | None) -> Headers:
+    if not headers:
+        return ()
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return tuple((name, value) for name, value in pairs)
+
+
+def _resolve(sent: asyncio.Future[RecordMetadata], topic: str, appended: asyncio.Future[Position]) -> None:
+    if sent.done():
+        return
+    error = appended.exception()
+    if error is not None:
+        sent.set_exception(error)
+        return
+    at = appended.result()
+    sent.set_result(
+        RecordMetadata(topic, at.partition, TP(topic, at.partition), at.offset, at.timestamp_ms, LOG_APPEND_TIME)
+    )
+
+
+TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"

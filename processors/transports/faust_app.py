@@ -1,0 +1,117 @@
+"""The Faust app of the processors: how it is set up, and what it holds beside its agents."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.tables.manager import TableManager
+from faust.types import TopicT
+from mode import CrashingSupervisor, ServiceT
+
+from tollgate.log import Log
+
+from . import checkpoint, embedded, kafka
+from .ownership import Ownership
+
+COMMIT_INTERVAL_S = 1.0
+# A call to the broker that takes longer has failed. Kafka's session may not outlast it.
+REQUEST_TIMEOUT_S = 15.0
+SESSION_TIMEOUT_S = 6.0
+HEARTBEAT_INTERVAL_S = 1.5
+
+
+class ProcessorApp(faust.App):
+    """A Faust app whose agents read one topic of raw bytes, partition by partition as each is taken over."""
+
+    def __init__(self, id: str, *, event_log: Log, ownership: Ownership, **options: Any) -> None:
+        super().__init__(id, **options)
+        self.event_log = event_log
+        self.ownership = ownership
+        self.owned_topic: TopicT[Any] = self.topic(ownership.topic, key_type=bytes, value_type=bytes)
+        self.checkpoint = self.Table(
+            "state",
+            key_type=bytes,
+            value_type=bytes,
+            store=f"{checkpoint.SCHEME}://",
+            partitions=event_log.partitions(ownership.topic),
+        )
+
+    def on_init_dependencies(self) -> Iterable[ServiceT]:
+        services = super().on_init_dependencies()
+        # Faust adds its monitor to the sensors of each event; nobody reads it.
+        self.sensors.remove(self.monitor)
+        return services
+
+    def on_rebalance_end(self) -> None:
+        """The tables are recovered, and what recovery held back may flow."""
+        super().on_rebalance_end()
+        self.consumer.take_over_assigned()
+
+    async def until_ready(self) -> None:
+        """Return when every partition assigned to this process is taken over. Raises why the app crashed."""
+        await self.wait(self.consumer.all_taken)
+        if self.crash_reason is not None:
+            raise self.crash_reason
+
+    async def until_ended(self) -> None:
+        """Return when the app was stopped. Raises why it crashed."""
+        await self.wait_until_stopped()
+        if self.crash_reason is not None:
+            raise self.crash_reason
+
+
+class PromptTableManager(TableManager):
+    """Faust's table manager without its wait of a second for tables that are declared late: ours are not."""
+
+    async def on_start(self) -> None:
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
+
+
+def create_faust_app(
+    *,
+    log: Log,
+    ownership: Ownership,
+    data_dir: Path,
+    bootstrap_servers: Sequence[str] = (),
+    instance: str | None = None,
+    name: str = "tollgate",
+    session_timeout_s: float = SESSION_TIMEOUT_S,
+    heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S,
+) -> ProcessorApp:
+    """Set a Faust app up on `log`; agents are to be declared before it is started.
+
+    Without `bootstrap_servers`, `log` must be the open `EmbeddedLog`, and Faust runs over it. With them, Faust has
+    connections of its own to Kafka, and `instance` names this worker for as long as its group lives: a restart
+    under the same name within the session timeout gets its partitions back without a rebalance.
+    Every topic must exist, the changelog `<name>-state-changelog` among them. Faust puts its folders into
+    `data_dir` (it keeps nothing in them). The log is not closed with the app.
+    """
+    if bootstrap_servers:
+        broker = [f"{kafka.SCHEME}://{server}" for server in bootstrap_servers]
+    else:
+        broker = [f"{embedded.SCHEME}://"]
+    return ProcessorApp(
+        name,
+        event_log=log,
+        ownership=ownership,
+        broker=broker,
+        datadir=data_dir,
+        autodiscover=False,
+        web_enabled=False,
+        agent_supervisor=CrashingSupervisor,
+        TableManager=PromptTableManager,
+        topic_disable_leader=True,
+        topic_partitions=log.partitions(ownership.topic),
+        table_standby_replicas=0,
+        # Events in flight are in the journal or come again: neither a stop nor a rebalance waits for them.
+        stream_wait_empty=False,
+        broker_commit_interval=COMMIT_INTERVAL_S,
+        broker_request_timeout=REQUEST_TIMEOUT_S,
+        broker_session_timeout=session_timeout_s,
+        broker_heartbeat_interval=heartbeat_interval_s,
+        consumer_group_instance_id=instance,
+        producer_request_timeout=REQUEST_TIMEOUT_S,
+    )

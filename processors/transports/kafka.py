@@ -1,0 +1,89 @@
+"""Faust over Kafka: the transport `tollgate+kafka://`, Faust's own with safe commits and owned partitions."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, cast
+
+from aiokafka import TopicPartition
+from faust.transport.drivers import TRANSPORTS, aiokafka
+from faust.types import TP
+
+from .ownership import OwnedPartitions
+from .safe_commit import SafeCommit
+
+SCHEME = "tollgate+kafka"
+
+# A fetch that finds nothing returns after this long: what a take-over may have to wait before it can seek.
+FETCH_WAIT_S = 0.25
+
+
+class Producer(aiokafka.Producer):
+    """Faust's producer, idempotent, and waiting for all replicas that are in sync."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
+
+    async def create_topic(self, *args: Any, **kwargs: Any) -> None:
+        """Topics are declared in topics.yaml and exist before the app starts."""
+
+
+class Consumer(SafeCommit, OwnedPartitions, aiokafka.Consumer):
+    """Faust's consumer, which runs in a thread of its own, so that a busy loop does not cost its membership.
+
+    A partition that is given up and taken over again must not deliver what was fetched before the seek. So a
+    fetch asks for what is active when it begins, a seek waits for the fetch that is under way, and a fetch that
+    has seen a rebalance is thrown away: the seek that follows reads those records again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._fetching = asyncio.Lock()
+        self._resumed = asyncio.Event()
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, list[Any]] | None, set[TP] | None]:
+        # Faust sleeps for a second where nothing is active; a take-over should be felt at once.
+        self._resumed.clear()
+        if not self._get_active_partitions():
+            await self.wait(cast(Any, self._resumed))
+        return await super()._wait_next_records(timeout)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
+        async with self._fetching:
+            wanted = set(active_partitions or ())
+            if not wanted:
+                return {}
+            generation = cast(Any, self.app).consumer_generation_id
+            records = await super()._getmany(wanted, min(timeout, FETCH_WAIT_S))
+            if generation != cast(Any, self.app).consumer_generation_id:
+                return {}
+            return records
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        async with self._fetching:
+            await super().seek_wait(partitions)
+
+    async def _seek_committed(self, tps: set[TP]) -> Mapping[TP, int]:
+        consumer = self._thread._ensure_consumer()
+        async with self._fetching:
+            partitions = [TopicPartition(tp.topic, tp.partition) for tp in tps]
+            return cast(Mapping[TP, int], await self._thread.call_thread(consumer.seek_to_committed, *partitions))
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        super().resume_partitions(tps)
+        self._resumed.set()
+
+    async def create_topic(self, *args: Any, **kwargs: Any) -> None:
+        """Topics are declared in topics.yaml and exist before the app starts."""
+
+    async def verify_all_partitions_active(self) -> None:
+        """Do not guess from sensors, which are off, whether a stream is slow: it logs errors on an idle topic."""
+
+
+class Transport(aiokafka.Transport):
+    """Kafka."""
+
+    Consumer: ClassVar[type[Any]] = Consumer
+    Producer: ClassVar[type[Any]] = Producer
+
+
+TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
