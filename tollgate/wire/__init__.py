@@ -3,12 +3,16 @@
 What every protocol offers, and what the rest of the project may ask of it. An `Exchange` is one attempt's translation:
 it makes the provider's request, reads the provider's bytes and writes the client's. It knows no socket and no clock.
 Same dialect on both sides passes through, unknown fields intact. Pure.
+
+`tollgate.wire.exchange` makes exchanges and holds the table of protocols; `tollgate.wire.failures` says what a
+provider's failure means and what the client is told of it.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
+import orjson
 
 from tollgate.errors import ProviderError, Refusal
 from tollgate.events import Dialect, Usage
@@ -19,9 +23,10 @@ Body = dict[str, Any]
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What admission and routing must know of a request, in any dialect.
 
-    `input_bound_tokens` is never lower than what any tokenizer makes of the text: UTF-8 bytes of all text, tools and
-    schemas plus constants per message and tool. `max_output_tokens` is the client's own cap, per choice.
-    `unbounded` names a field whose input cannot be bounded by counting bytes (images, audio, stored input).
+    `input_bound_tokens` is never lower than what a byte-level tokenizer makes of the input: the UTF-8 bytes of the
+    whole request as JSON (a field unknown here may be text too), plus constants per message and tool.
+    `max_output_tokens` is the client's own cap, per choice. `unbounded` is the path of a field whose tokens cannot be
+    bounded by counting bytes (images, audio, stored input, the provider's own tools).
     """
 
     model: str
@@ -33,8 +38,23 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     unbounded: str | None = None
 
 
+class Quirks(msgspec.Struct, frozen=True, kw_only=True):
+    """How one provider departs from the protocol it speaks: data beside the translator, not an `if` inside it.
+
+    `cap_field` is where the OpenAI protocol's cap on output goes when the client named neither field. Every compatible
+    server knows `max_tokens`, and one that ignored the newer name would answer without a cap; api.openai.com itself
+    refuses `max_tokens` for its reasoning models and wants `max_completion_tokens`.
+    """
+
+    cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider call, ready to be sent: `path` is relative to the provider's base URL. Credentials are added later."""
+    """A provider call, ready to be sent. Credentials are added later.
+
+    `path` continues the provider's base URL as that protocol's own SDK writes it: `https://api.openai.com/v1` with
+    `/chat/completions`, `https://api.anthropic.com` with `/v1/messages`. Join them with `upstream_url`.
+    """
 
     method: str
     path: str
@@ -43,15 +63,24 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
 
 
+def upstream_url(base_url: str, path: str) -> str:
+    """The address of a call. A `/v1` that ends the base and begins the path is meant once."""
+    base = base_url.rstrip("/")
+    if path.startswith("/v1/") and base.endswith("/v1"):
+        base = base.removesuffix("/v1")
+    return base + path
+
+
 class Meter(msgspec.Struct, kw_only=True):
     """What is known so far of one answer; filled in as the bytes come."""
 
     content_started: bool = False
+    complete: bool = False  # nothing more is wanted from the provider: stop reading and call `finish`
     output_bytes: int = 0  # UTF-8 bytes of content received, to estimate by when no usage comes
     served_model: str | None = None
     finish_reason: str | None = None  # the provider's own word
-    usage: Usage | None = None
-    usage_raw: str | None = None  # the provider's block, verbatim
+    usage: Usage | None = None  # None: the provider has said nothing, which is not the same as zero
+    usage_raw: str | None = None  # the provider's block as JSON; parts that came in several events are merged
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,12 +95,31 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
     price_version: str
     cache: str = "off"
 
+    @property
+    def cost(self) -> orjson.Fragment:
+        """The amount as a JSON number with every decimal it has; a float would round it."""
+        return orjson.Fragment(self.cost_usd)
+
+    def fields(self) -> Body:
+        """The top-level fields that every answer gets, in any dialect."""
+        return {
+            "provider": self.provider,
+            "tollgate": {
+                "request_id": self.request_id,
+                "cost": self.cost,
+                "attempts": self.attempts,
+                "routing": {"model": self.model, "reason": self.reason},
+                "cache": self.cache,
+                "price_version": self.price_version,
+            },
+        }
+
 
 class Exchange(Protocol):
     """One attempt: client dialect on one side, provider protocol on the other.
 
-    Unary: `answer` once, then `final`. Streams: `feed` for each piece, `finish` at the end of the body, then `final`.
-    `failure` instead of `final` when the stream broke after content.
+    Unary: `answer` once, then `final`. Streams: `feed` for each piece, `finish` at the end of the body or as soon as
+    `meter.complete`, then `final`. `failure` instead of `final` when the stream broke after content.
     """
 
     request: UpstreamRequest
@@ -85,12 +133,13 @@ class Exchange(Protocol):
         """Take bytes of a 2xx stream, cut anywhere; return the client's bytes that may leave at once.
 
         The tail (from the finish or usage event on) is held back for `final`. Returns b"" before the first content:
-        what comes before it is kept and leaves with it. Raises `ProviderError` for an error sent in-band.
+        what comes before it is kept and leaves with it. Raises `ProviderError` for an error sent in-band; when content
+        came in the same piece, that content is returned first, `meter.complete` is set and `finish` raises.
         """
         ...
 
     def finish(self) -> None:
-        """The provider's body is over. Raises `ProviderError` of class `cut` when the answer was not."""
+        """The provider's body is over. Raises `ProviderError`, of class `cut` when the answer was not over."""
         ...
 
     def final(self, extras: Extras) -> bytes:
@@ -106,6 +155,7 @@ class Wire(Protocol):
     """One protocol, as a module: a client dialect and a provider protocol at once."""
 
     name: Dialect
+    forwarded_headers: tuple[str, ...]  # lower case; the client's headers that a provider of this dialect is sent
 
     def ask(self, body: Body) -> Ask:
         """Raises `Refusal` (400, with `param`) for a field of the wrong type or a missing one."""
@@ -117,6 +167,10 @@ class Wire(Protocol):
 
     def error_body(self, refusal: Refusal, request_id: str) -> bytes:
         """A refusal as this dialect's clients read it."""
+        ...
+
+    def error_event(self, refusal: Refusal, request_id: str) -> bytes:
+        """The same to end a stream that has begun."""
         ...
 
     def auth_headers(self, api_key: str) -> dict[str, str]:

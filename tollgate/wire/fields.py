@@ -1,0 +1,164 @@
+"""Reading the fields of a client's request: each has the type it should have, or the request is refused by its name.
+
+`null` is the same as absent, as it is for the providers. Pure.
+"""
+
+import orjson
+
+from tollgate.errors import Refusal
+from tollgate.wire import Body
+
+MAX_MODEL_CHARS = 256
+
+# Fields that tollgate adds to the dialects. They speak to the gateway and never go to a provider.
+EXTENSION_FIELDS = frozenset(
+    {
+        "tollgate",
+        "provider",
+        "task",
+        "session_id",
+        "routingStrategy",
+        "routing_strategy",
+        "fallbackProviders",
+        "fallback_providers",
+        "retryAttempts",
+        "retry_attempts",
+        "maxCostPerRequest",
+        "max_cost_per_request",
+    }
+)
+
+
+def invalid(param: str, message: str, *, code: str = "invalid_value") -> Refusal:
+    """A field that is wrong in itself, whatever provider would get it."""
+    return Refusal(400, code, f"'{param}' {message}", param=param)
+
+
+def missing(param: str) -> Refusal:
+    return invalid(param, "is required", code="missing_required_parameter")
+
+
+def wrong_type(param: str, wanted: str, value: object) -> Refusal:
+    return invalid(param, f"must be {wanted}, not {_json_type(value)}", code="invalid_type")
+
+
+def boolean(body: Body, name: str) -> bool:
+    """True or false, false when absent."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise wrong_type(name, "true or false", value)
+    return bool(value)
+
+
+def integer(body: Body, name: str, *, minimum: int, maximum: int | None = None) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise wrong_type(name, "an integer", value)
+    if value < minimum:
+        raise invalid(name, f"must be at least {minimum}, not {value}", code="integer_below_min_value")
+    if maximum is not None and value > maximum:
+        raise invalid(name, f"must be at most {maximum}, not {value}", code="integer_above_max_value")
+    return value
+
+
+def number(body: Body, name: str) -> float | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise wrong_type(name, "a number", value)
+    return value
+
+
+def text(body: Body, name: str, *, path: str = "") -> str | None:
+    """A string. `path` is how the client finds the field, when it is not at the top."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise wrong_type(path or name, "a string", value)
+    return value
+
+
+def mapping(body: Body, name: str) -> Body:
+    """An object, empty when absent."""
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise wrong_type(name, "an object", value)
+    return value
+
+
+def items(body: Body, name: str) -> list[object]:
+    """A list, empty when absent."""
+    value = body.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise wrong_type(name, "a list", value)
+    return value
+
+
+def model(body: Body) -> str:
+    name = text(body, "model")
+    if name is None:
+        raise missing("model")
+    if not name:
+        raise invalid("model", "must not be empty")
+    if len(name) > MAX_MODEL_CHARS:
+        raise invalid("model", f"must be at most {MAX_MODEL_CHARS} characters", code="string_above_max_length")
+    return name
+
+
+def messages(body: Body) -> list[Body]:
+    """The conversation: at least one message, each an object with a role."""
+    if body.get("messages") is None:
+        raise missing("messages")
+    found: list[Body] = []
+    for index, message in enumerate(items(body, "messages")):
+        if not isinstance(message, dict):
+            raise wrong_type(f"messages[{index}]", "an object", message)
+        if message.get("role") is None:
+            raise missing(f"messages[{index}].role")
+        text(message, "role", path=f"messages[{index}].role")
+        found.append(message)
+    if not found:
+        raise invalid("messages", "must not be empty", code="empty_array")
+    return found
+
+
+def size(body: Body) -> int:
+    """Bytes of the request as it goes on, in JSON. Refuses what is nested too deeply to be written again."""
+    try:
+        return len(orjson.dumps(body))
+    except orjson.JSONEncodeError:
+        deep = next(name for name, value in body.items() if not _writable(value))
+        raise invalid(deep, "is nested too deeply") from None
+
+
+def _writable(value: object) -> bool:
+    try:
+        orjson.dumps([value])
+    except orjson.JSONEncodeError:
+        return False
+    return True
+
+
+def _json_type(value: object) -> str:
+    """What JSON calls it; the value itself may be a prompt and is not repeated."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int():
+            return "an integer"
+        case float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
