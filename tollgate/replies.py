@@ -69,7 +69,7 @@ class Waiter:
         self._wake()
 
     def give_up(self, why: Exception) -> None:
-        """From now on `get` raises `why`, also for whoever waits in it, and whatever has arrived. The first one stays."""
+        """From now on `get` raises `why`, for whoever waits in it too, whatever has arrived. The first one stays."""
         if self._given_up is None:
             self._given_up = why
             self._wake()

@@ -1,0 +1,214 @@
+"""The ASGI application: routes, and the one edge where every error becomes a body that the client's dialect shows.
+
+Pure ASGI throughout; the hot routes are found in a table, the rest by Starlette's router.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from traceback import format_tb
+from typing import Literal, TypeAlias
+
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tollgate.errors import Refusal
+from tollgate.events import Dialect
+from tollgate.ingress import chat
+from tollgate.ingress.admin import Admin
+from tollgate.ingress.audit import Audit
+from tollgate.ingress.auth import Authenticator, Headers, require_admin
+from tollgate.ingress.catalogue import Catalogue
+from tollgate.ingress.door import Door
+from tollgate.ingress.guard import (
+    MAX_BODY_BYTES_HELD,
+    Load,
+    announces_body,
+    check_head,
+    client_request_id,
+    linger,
+    unknown_path,
+)
+from tollgate.ingress.http import Answer, ClientGone, Incoming, encoded
+from tollgate.ingress.metrics import GONE, Metrics
+from tollgate.ingress.models import Models
+from tollgate.ingress.probes import Probes
+from tollgate.ingress.story import Stories
+from tollgate.wire.exchange import WIRES
+
+log = logging.getLogger(__name__)
+
+# Who may use a route: anybody, whoever holds a key, or whoever holds the admin key. Every route says so.
+Access: TypeAlias = Literal["open", "key", "admin"]
+Handler: TypeAlias = Callable[[Incoming], Awaitable[Answer | None]]
+
+_INCOMING = "tollgate.incoming"  # where the router's scope carries what the edge made of the request
+
+
+def create_ingress(door: Door) -> ASGIApp:
+    """The ingress as an ASGI application. It has neither start nor end: what it does ends with the client it is for."""
+    return Ingress(door)
+
+
+class Endpoint:
+    """One path: its methods, and who may use them. A handler without an answer has answered by itself."""
+
+    def __init__(self, route: str, access: Access, /, **handlers: Handler) -> None:
+        self.route = route
+        self.access = access
+        self.counted = access != "open"  # probes are answered however much is under way
+        self._handlers = dict(handlers)
+        if "GET" in handlers:
+            self._handlers["HEAD"] = handlers["GET"]
+
+    def handler(self, method: str) -> Handler:
+        """Raises `Refusal` (405) that names the methods there are."""
+        try:
+            return self._handlers[method]
+        except KeyError:
+            allowed = ", ".join(sorted(self._handlers))
+            raise Refusal(
+                405, "method_not_allowed", f"{self.route} takes {allowed} only.", headers={"allow": allowed}
+            ) from None
+
+
+class Ingress:
+    """The application."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._load = Load(max_requests=door.config.server.max_in_flight, max_body_bytes=MAX_BODY_BYTES_HELD)
+        self._metrics = Metrics(door.registry, in_flight=lambda: self._load.requests)
+        self._audit = Audit(door.log, self._metrics.audits_dropped)
+        self._authenticator = Authenticator(door.control, door.secrets)
+        catalogue = Catalogue(door.config)
+        completions = chat.Chat(door, catalogue=catalogue, load=self._load, metrics=self._metrics)
+        self._hot = {path: Endpoint(path, "key", POST=completions.complete) for path in chat.ENDPOINTS}
+        self._router = _router(
+            Admin(door, load=self._load),
+            Models(catalogue, created_s=door.now_ms() // 1000),
+            Probes(door.registry, door.not_ready),
+            Stories(door),
+            self._serve,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Every error ends here."""
+        if scope["type"] != "http":
+            raise NotImplementedError(f"the ingress speaks HTTP, not {scope['type']}")
+        incoming = Incoming(scope, receive, send)
+        try:
+            incoming.headers = dict(scope["headers"])
+            incoming.dialect = dialect_of(incoming.path, incoming.headers)
+            incoming.client_request_id = client_request_id(incoming.headers)
+            check_head(scope, incoming.headers)
+            endpoint = self._hot.get(incoming.path)
+            if endpoint is not None:
+                await self._serve(endpoint, incoming)
+            else:
+                scope[_INCOMING] = incoming
+                await self._router(scope, receive, send)
+        except Refusal as refusal:
+            await self._refuse(incoming, refusal)
+        except ClientGone:
+            incoming.status = GONE
+        except Exception as error:
+            _report(incoming, error)
+            await self._refuse(
+                incoming, Refusal(500, "internal_error", "The gateway failed; its log says where.", type="api_error")
+            )
+        finally:
+            self._load.release_body(incoming)
+            seconds = time.perf_counter() - incoming.started
+            self._metrics.answered(incoming.route, incoming.status or GONE, seconds)
+
+    async def _serve(self, endpoint: Endpoint, incoming: Incoming) -> None:
+        incoming.route = endpoint.route
+        handler = endpoint.handler(incoming.method)
+        if endpoint.access != "open":
+            identity = incoming.identity = self._authenticator.authenticate(incoming.headers, self._door.now_ms())
+            if endpoint.access == "admin":
+                require_admin(identity)
+        if endpoint.counted:
+            self._load.enter()
+        try:
+            answer = await handler(incoming)
+            if answer is not None:
+                await incoming.respond(answer)
+        finally:
+            if endpoint.counted:
+                self._load.leave()
+
+    async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
+        if 400 <= refusal.status < 500:
+            self._audit.refused(incoming, refusal, now_ms=self._door.now_ms())
+        if incoming.status is not None:
+            return  # something was sent already; the server closes what is left unfinished
+        headers = encoded((("content-type", "application/json"), *refusal.headers.items()))
+        body = WIRES[incoming.dialect].error_body(refusal, incoming.request_id)
+        headers.append((b"content-length", str(len(body)).encode()))
+        if incoming.body_ended or not announces_body(incoming.headers):
+            await incoming.start(refusal.status, headers)
+            await incoming.send(body, more=False)
+        else:
+            headers.append((b"connection", b"close"))
+            await incoming.start(refusal.status, headers)
+            await incoming.send(body, more=True)
+            await linger(incoming)
+            await incoming.send(b"", more=False)
+
+
+def dialect_of(path: str, headers: Headers) -> Dialect:
+    """Whose shapes a client reads: told by the path where that is enough, else by the header that only one sends."""
+    if path in chat.ENDPOINTS:
+        return chat.ENDPOINTS[path]
+    return "anthropic" if path.startswith("/v1/messages") or b"anthropic-version" in headers else "openai"
+
+
+def _router(
+    admin: Admin,
+    models: Models,
+    probes: Probes,
+    stories: Stories,
+    serve: Callable[[Endpoint, Incoming], Awaitable[None]],
+) -> Router:
+    endpoints = (
+        Endpoint("/", "open", GET=probes.root),
+        Endpoint("/healthz", "open", GET=probes.health),
+        Endpoint("/health", "open", GET=probes.health),
+        Endpoint("/readyz", "open", GET=probes.ready),
+        Endpoint("/metrics", "open", GET=probes.metrics),
+        Endpoint("/v1/models", "key", GET=models.list),
+        Endpoint("/v1/models/{model:path}", "key", GET=models.one),
+        Endpoint("/v1/keys", "admin", GET=admin.list, POST=admin.create),
+        Endpoint("/v1/keys/{id}", "admin", GET=admin.one, PATCH=admin.change, DELETE=admin.revoke),
+        Endpoint("/v1/requests/{id}", "key", GET=stories.one),
+    )
+
+    def mounted(endpoint: Endpoint) -> Route:
+        return Route(endpoint.route, _Mounted(endpoint, serve))
+
+    return Router([mounted(endpoint) for endpoint in endpoints], redirect_slashes=False, default=_nothing_here)
+
+
+class _Mounted:
+    """An endpoint as the router calls it."""
+
+    def __init__(self, endpoint: Endpoint, serve: Callable[[Endpoint, Incoming], Awaitable[None]]) -> None:
+        self._endpoint = endpoint
+        self._serve = serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        incoming: Incoming = scope[_INCOMING]
+        incoming.path_params = scope["path_params"]
+        await self._serve(self._endpoint, incoming)
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    raise unknown_path()
+
+
+def _report(incoming: Incoming, error: Exception) -> None:
+    """Say where it failed, but not with which values: the error's text may hold what a client has sent."""
+    where = "".join(format_tb(error.__traceback__))
+    log.error("request %s failed: %s\n%s", incoming.request_id, type(error).__name__, where)

@@ -1,0 +1,185 @@
+"""The client of one accepted request: it gets what comes back, and is noticed when it goes or falls behind.
+
+    waiting ──first reply──▶ answering ──last reply──▶ done
+       │                        │
+       └──hung up, too slow, deadline──▶ CancelRequested, at once and once
+
+The server's `send` never fails when the client is gone, so its `receive` is watched beside it; and it waits for ever
+for a client that does not read, so every piece has a deadline.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from tollgate.errors import LogUnavailable, Refusal
+from tollgate.events import CancelRequested, Request, RequestAccepted, encode
+from tollgate.failpoints import reached
+from tollgate.ingress.door import REQUESTS, Door
+from tollgate.ingress.guard import RETRY_AFTER
+from tollgate.ingress.http import JSON, ClientGone, Incoming, encoded
+from tollgate.log import Position
+from tollgate.replies import Reply
+from tollgate.wire.exchange import WIRES
+
+log = logging.getLogger(__name__)
+
+SEND_DEADLINE_S = 30.0  # for one piece of at most SEND_SLICE_BYTES: a client slower than 8 KiB/s is given up
+SEND_SLICE_BYTES = 256 << 10
+DEADLINE_GRACE_S = 5.0  # the owner ends a request at its deadline; this much later nothing is expected of it any more
+
+ABORT = "tollgate.abort"  # the server's extension that drops a connection whatever still waits to be sent
+
+HUNG_UP = "client disconnected"
+TOO_SLOW = "client reads too slowly"
+TOO_LATE = "deadline passed without an end"
+
+_STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
+class Client:
+    """Waits for the replies to one request and passes them on."""
+
+    def __init__(self, incoming: Incoming, request: Request, door: Door, *, on_cancel: Callable[[str], None]) -> None:
+        self._incoming = incoming
+        self._request = request
+        self._door = door
+        self._on_cancel = on_cancel
+        self._loop = asyncio.get_running_loop()
+        self._waiter = door.replies.open(request.request_id, self._fell_behind)
+        self._watch: asyncio.Task[object] | None = None
+        self._sending = False
+        self._cancelled = False
+
+    def accept(self, event: RequestAccepted) -> None:
+        """Append the event. Its failure, if it fails, is what `serve` raises."""
+        appended = self._door.log.append(REQUESTS, self._request.org_id.encode(), encode(event))
+        asyncio.ensure_future(appended).add_done_callback(self._appended)
+
+    async def serve(self) -> None:
+        """Answer the client; return when the last byte is handed over.
+
+        Raises `Refusal` when nothing has been sent and nothing will come, `ClientGone` when nobody is there.
+        """
+        self._watch_client()
+        left_s = (self._request.deadline_ms - self._door.now_ms()) / 1000
+        deadline = self._loop.call_later(left_s + DEADLINE_GRACE_S, self._deadline_passed)
+        try:
+            await self._forward()
+        except Refusal as refusal:
+            if self._incoming.status is None:
+                raise
+            event = WIRES[self._request.dialect].error_event(refusal, self._request.request_id)
+            await self._send(event, more=False)
+        finally:
+            deadline.cancel()
+            if self._watch is not None:
+                self._watch.cancel()
+            self._door.replies.close(self._request.request_id)
+
+    async def _forward(self) -> None:
+        reply = await self._waiter.get()
+        if reply.status is None:
+            raise Refusal(502, "broken_answer", "The beginning of the answer was lost.", type="api_error")
+        await self._incoming.start(reply.status, self._head(reply, reply.status))
+        while not reply.last:
+            if reply.body:
+                await self._send(reply.body, more=True)
+            reply = await self._waiter.get()
+        await self._send(reply.body, more=False)
+
+    def _head(self, reply: Reply, status: int) -> list[tuple[bytes, bytes]]:
+        headers = encoded(reply.headers)
+        if not any(name == b"content-type" for name, _ in headers):
+            headers.append((b"content-type", JSON.encode()))
+        if reply.last:
+            headers.append((b"content-length", str(len(reply.body)).encode()))
+        elif self._request.stream and status == 200:
+            headers += _STREAM_HEADERS
+        overhead_ms = (time.perf_counter() - self._incoming.started) * 1000 - reply.upstream_us / 1000
+        headers.append((b"x-tollgate-overhead-ms", f"{max(0.0, overhead_ms):.1f}".encode()))
+        return headers
+
+    async def _send(self, body: bytes, *, more: bool) -> None:
+        """Send in slices, each within `SEND_DEADLINE_S`, so that a large answer gets as long as it needs."""
+        for start in range(0, len(body) or 1, SEND_SLICE_BYTES):
+            piece = body if len(body) <= SEND_SLICE_BYTES else body[start : start + SEND_SLICE_BYTES]
+            stalled = self._loop.call_later(SEND_DEADLINE_S, self._too_slow)
+            self._sending = True
+            try:
+                await self._incoming.send(piece, more=more or start + SEND_SLICE_BYTES < len(body))
+            finally:
+                self._sending = False
+                stalled.cancel()
+
+    # What may happen meanwhile -------------------------------------------------------------------------------------
+
+    def _watch_client(self) -> None:
+        self._watch = self._loop.create_task(self._incoming.receive())
+        self._watch.add_done_callback(self._received)
+
+    def _received(self, watch: "asyncio.Task[object]") -> None:
+        if watch.cancelled():
+            return
+        if watch.exception() is None:  # an empty message after the end of the body; the client is still there
+            self._watch_client()
+            return
+        self._cancel(HUNG_UP)
+        self._waiter.give_up(ClientGone(HUNG_UP))
+
+    def _appended(self, appended: "asyncio.Future[Position]") -> None:
+        error = None if appended.cancelled() else appended.exception()
+        if error is None:
+            reached("request.appended")
+            return
+        log.error("request %s was not accepted: %s", self._request.request_id, type(error).__name__)
+        self._cancelled = True  # there is nothing to be cancelled
+        if isinstance(error, LogUnavailable):
+            self._waiter.give_up(not_accepted())
+        else:
+            self._waiter.give_up(
+                Refusal(500, "unknown_outcome", "It is not known whether the request was taken.", type="api_error")
+            )
+
+    def _fell_behind(self) -> None:
+        if self._sending:  # else it has not had the time to read
+            self._too_slow()
+
+    def _too_slow(self) -> None:
+        self._cancel(TOO_SLOW)
+        self._waiter.give_up(ClientGone(TOO_SLOW))
+        abort = (self._incoming.scope.get("extensions") or {}).get(ABORT)
+        if abort is not None:
+            abort["now"]()
+
+    def _deadline_passed(self) -> None:
+        self._cancel(TOO_LATE)
+        self._waiter.give_up(
+            Refusal(504, "deadline_exceeded", "The request did not end by its deadline.", type="api_error")
+        )
+
+    def _cancel(self, reason: str) -> None:
+        if self._cancelled:
+            return
+        self._cancelled = True
+        self._on_cancel(reason)
+        event = CancelRequested(request_id=self._request.request_id, reason=reason)
+        appended = self._door.log.append(REQUESTS, self._request.org_id.encode(), encode(event))
+        asyncio.ensure_future(appended).add_done_callback(self._cancel_appended)
+
+    def _cancel_appended(self, appended: "asyncio.Future[Position]") -> None:
+        """A cancellation that could not be written is not tried again: the deadline ends the request anyway."""
+        if not appended.cancelled() and (error := appended.exception()) is not None:
+            log.error("request %s was not cancelled: %s", self._request.request_id, type(error).__name__)
+
+
+def not_accepted() -> Refusal:
+    """The log has not taken the request: nothing has happened, and trying again is safe."""
+    return Refusal(
+        503,
+        "log_unavailable",
+        "The request could not be written down, so it was not accepted. Try again.",
+        type="api_error",
+        headers=RETRY_AFTER,
+    )

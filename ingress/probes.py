@@ -1,0 +1,34 @@
+"""What machines ask before they trust a gateway. Open to anybody, and saying nothing that only some may know."""
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from tollgate.ingress.http import Answer, Incoming, json_answer
+
+
+class Probes:
+    """Health, readiness and metrics."""
+
+    def __init__(self, registry: CollectorRegistry, not_ready: Callable[[], Sequence[str]]) -> None:
+        self._registry = registry
+        self._not_ready = not_ready
+
+    async def root(self, incoming: Incoming) -> Answer:
+        """`GET /`, `HEAD /`: clients look here first whether there is anything at all."""
+        return json_answer(200, {"service": "tollgate", "openai": "/v1", "anthropic": "/", "health": "/healthz"})
+
+    async def health(self, incoming: Incoming) -> Answer:
+        """`GET /healthz`, `GET /health`: the process is alive."""
+        return json_answer(200, {"status": "ok"})
+
+    async def ready(self, incoming: Incoming) -> Answer:
+        """`GET /readyz`: 503 with what is still waited for, until requests can be answered."""
+        waiting_for = list(self._not_ready())
+        if waiting_for:
+            return json_answer(503, {"status": "not ready", "waiting_for": waiting_for})
+        return json_answer(200, {"status": "ready"})
+
+    async def metrics(self, incoming: Incoming) -> Answer:
+        """`GET /metrics`, as Prometheus reads it."""
+        return Answer(200, generate_latest(self._registry), (("content-type", CONTENT_TYPE_LATEST),))

@@ -1,0 +1,91 @@
+"""How uvicorn serves the ingress: with a deadline for the head of a request, and a way to drop a connection.
+
+uvicorn has neither (0.54): a client that sends half a head and waits holds its connection for ever, and a connection
+whose client does not read is closed only once everything was sent, which is never. What is not HTTP at all gets an
+error in the shape that clients show.
+"""
+
+import asyncio
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tollgate.errors import Refusal
+from tollgate.ingress.client import ABORT
+from tollgate.wire.exchange import WIRES
+
+HEAD_DEADLINE_S = 30.0
+KEEP_ALIVE_S = 75.0
+BACKLOG = 2048
+
+
+class Connection(HttpToolsProtocol):
+    """One connection of a client."""
+
+    _head_since: float | None = None
+    _head_check: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_since = self.loop.time()
+        self._head_check = self.loop.call_later(HEAD_DEADLINE_S, self._check_head)
+        self._extensions: dict[str, Any] = {ABORT: {"now": transport.abort}}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head_check is not None:
+            self._head_check.cancel()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_since = self.loop.time()
+        self.scope["extensions"] = self._extensions
+
+    def on_headers_complete(self) -> None:
+        self._head_since = None
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what could not be parsed, and close."""
+        refusal = Refusal(400, "invalid_http", "This is not a well-formed HTTP/1.1 request.")
+        body = WIRES["openai"].error_body(refusal, "")
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        self.transport.close()
+
+    def _check_head(self) -> None:
+        """Close the connection if the head of a request is overdue; look again when it could be.
+
+        One timer per connection, not per request: cancelling one for every request would cost more than this.
+        """
+        now = self.loop.time()
+        due = HEAD_DEADLINE_S + (now if self._head_since is None else self._head_since)
+        if due <= now:
+            self.transport.close()
+        else:
+            self._head_check = self.loop.call_later(due - now, self._check_head)
+
+
+def server_config(app: ASGIApp, *, host: str, port: int) -> uvicorn.Config:
+    """uvicorn's settings, each stated: uvloop and httptools, no access log, no header that names the server."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=Connection,
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        timeout_keep_alive=int(KEEP_ALIVE_S),
+        backlog=BACKLOG,
+    )

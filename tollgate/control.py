@@ -1,0 +1,246 @@
+"""The control state: every key there is, as a fold of the topic `control`, and the rules by which it changes.
+
+Each process folds the topic for itself; one owner decides on commands and alone writes it, one record per state,
+keyed by the key's id. The fold holds every key in memory, revoked ones too, at about 1 kB each: made for up to
+100,000 keys.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import orjson
+
+from tollgate.errors import Refusal, Unreadable
+from tollgate.events import CommandIssued, CreateKey, KeySet, RevokeKey, UpdateKey, decode
+from tollgate.log import Log, Record
+from tollgate.money import usd_text
+from tollgate.replies import Reply
+from tollgate.wire.exchange import WIRES
+
+TOPIC = "control"
+OFFSET_HEADER = "x-tollgate-control-offset"  # on the answer to a command: what a fold must have applied to show it
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Control:
+    """The fold. `offset` is the next record of the topic to be applied; all below it are."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self.highest_src = -1
+        """The command furthest along `requests` whose effect is here."""
+        self._keys: dict[str, KeySet] = {}
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    def key(self, key_id: str) -> KeySet | None:
+        """The present state of a key, revoked or expired ones too."""
+        return self._keys.get(key_id)
+
+    def all_keys(self) -> Iterable[KeySet]:
+        """All keys, in the order in which they were first seen."""
+        return self._keys.values()
+
+    def apply(self, record: Record) -> None:
+        """Fold the next record in; one that was applied before changes nothing.
+
+        A key whose newest state cannot be read is unknown from then on: that state might be its revocation.
+        """
+        if record.offset < self.offset:
+            return
+        entity = record.key.decode(errors="replace") if record.key else ""
+        event = None
+        with suppress(Unreadable):
+            event = decode(record.value) if record.value is not None else None
+        if isinstance(event, KeySet):
+            self.evolve(event)
+        elif event is None:
+            self._keys.pop(entity, None)
+        self.offset = record.offset + 1
+        self._wake()
+
+    def evolve(self, state: KeySet) -> None:
+        """Take over the state of a key, unless a newer one is here."""
+        known = self._keys.get(state.key_id)
+        if known is None or known.src <= state.src:
+            self._keys[state.key_id] = state
+            self.highest_src = max(self.highest_src, state.src)
+
+    async def wait_for(self, offset: int, *, timeout_s: float) -> bool:
+        """Wait until all records below `offset` are applied; False when that took longer than `timeout_s`."""
+        if self.offset >= offset:
+            return True
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((offset, reached))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await reached
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting = [waiting for waiting in self._waiting if waiting[1] is not reached]
+        return True
+
+    def _wake(self) -> None:
+        for offset, reached in self._waiting:
+            if offset <= self.offset and not reached.done():
+                reached.set_result(None)
+
+
+async def catch_up(log: Log, control: Control) -> None:
+    """Apply what the topic holds as of now: to be done before anybody is let in."""
+    start = max(control.offset, (await log.starts(TOPIC))[0])
+    async for batch in log.scan(TOPIC, 0, start):
+        for record in batch:
+            control.apply(record)
+
+
+async def follow_control(log: Log, control: Control) -> None:
+    """Apply what is appended, for ever. Whoever sees it end, by whatever error, must stop trusting the fold."""
+    start = max(control.offset, (await log.starts(TOPIC))[0])
+    async for batch in log.follow(TOPIC, {0: start}):
+        for record in batch:
+            control.apply(record)
+
+
+# Decisions -----------------------------------------------------------------------------------------------------------
+
+
+def decide(control: Control, command: CommandIssued, src: int, now_ms: int) -> KeySet | Refusal | None:
+    """What the command at offset `src` of `requests` makes of its key; None when its effect is here already.
+
+    Pure. The owner appends the state to the topic and evolves its own fold with it before it decides again.
+    """
+    if src <= control.highest_src:
+        return None
+    match command.action:
+        case CreateKey() as action:
+            return _create(control, action, command, src, now_ms)
+        case UpdateKey() as action:
+            return _update(control.key(action.key_id), action, command, src)
+        case RevokeKey() as action:
+            return _revoke(control.key(action.key_id), action, command, src, now_ms)
+
+
+def _create(control: Control, action: CreateKey, command: CommandIssued, src: int, now_ms: int) -> KeySet | Refusal:
+    if control.key(action.key_id) is not None:
+        return Refusal(409, "key_exists", f"There is a key {action.key_id} already; ask again for another id.")
+    if action.expires_ms is not None and action.expires_ms <= now_ms:
+        return Refusal(
+            400, "invalid_value", f"expires_at is {iso(action.expires_ms)}, which is over.", param="expires_at"
+        )
+    return KeySet(
+        key_id=action.key_id,
+        hash=action.hash,
+        name=action.name,
+        org_id=action.org_id,
+        team_id=action.team_id,
+        limits=action.limits,
+        expires_ms=action.expires_ms,
+        version=1,
+        src=src,
+        command_id=command.command_id,
+        created_ms=now_ms,
+    )
+
+
+def _update(key: KeySet | None, action: UpdateKey, command: CommandIssued, src: int) -> KeySet | Refusal:
+    if key is None:
+        return unknown_key(action.key_id)
+    if key.revoked_ms is not None:
+        return Refusal(409, "key_revoked", f"Key {key.key_id} is revoked for ever; create another one.")
+    if action.expected_version not in (None, key.version):
+        return Refusal(
+            409,
+            "version_conflict",
+            f"Key {key.key_id} is at version {key.version} and no longer at {action.expected_version}: "
+            "somebody changed it in between. Read it again, then repeat the change.",
+            param="version",
+        )
+    return msgspec.structs.replace(
+        key,
+        name=key.name if action.name is None else action.name,
+        limits=key.limits if action.limits is None else action.limits,
+        version=key.version + 1,
+        src=src,
+        command_id=command.command_id,
+    )
+
+
+def _revoke(key: KeySet | None, action: RevokeKey, command: CommandIssued, src: int, now_ms: int) -> KeySet | Refusal:
+    """Revoking twice is no error, and leaves the time of the first."""
+    if key is None:
+        return unknown_key(action.key_id)
+    again = key.revoked_ms is not None
+    return msgspec.structs.replace(
+        key,
+        revoked_ms=key.revoked_ms if again else now_ms,
+        version=key.version if again else key.version + 1,
+        src=src,
+        command_id=command.command_id,
+    )
+
+
+def unknown_key(key_id: str) -> Refusal:
+    """What is said of a key that does not exist, and of one that the caller may not see."""
+    return Refusal(404, "key_not_found", f"There is no key {key_id!r}.", param="id")
+
+
+# What is shown -------------------------------------------------------------------------------------------------------
+
+
+def public_key(key: KeySet) -> dict[str, Any]:
+    """A key as the management API shows it. Its hash stays inside; money is exact decimal text."""
+    limits = key.limits
+    budget = limits.monthly_budget_pusd
+    return {
+        "id": key.key_id,
+        "object": "key",
+        "name": key.name,
+        "organization": key.org_id,
+        "team": key.team_id,
+        "limits": {
+            "requests_per_minute": limits.requests_per_minute,
+            "concurrent_requests": limits.concurrent_requests,
+        },
+        "quota": {"monthly_budget": None if budget is None else usd_text(budget)},
+        "version": key.version,
+        "created_at": iso(key.created_ms),
+        "expires_at": None if key.expires_ms is None else iso(key.expires_ms),
+        "revoked_at": None if key.revoked_ms is None else iso(key.revoked_ms),
+    }
+
+
+def command_reply(
+    command: CommandIssued, outcome: KeySet | Refusal, *, epoch: int, control_offset: int | None = None
+) -> Reply:
+    """The owner's answer to whoever issued the command; `control_offset` is where the new state was appended."""
+    headers = [("content-type", "application/json")]
+    if isinstance(outcome, Refusal):
+        status = outcome.status
+        body = WIRES["openai"].error_body(outcome, command.command_id)
+        headers += outcome.headers.items()
+    else:
+        status = 201 if isinstance(command.action, CreateKey) else 200
+        body = orjson.dumps(public_key(outcome))
+        if control_offset is not None:
+            headers.append((OFFSET_HEADER, str(control_offset + 1)))
+    return Reply(
+        request_id=command.command_id,
+        epoch=epoch,
+        attempt=0,
+        seq=0,
+        status=status,
+        headers=tuple(headers),
+        body=body,
+        last=True,
+    )
+
+
+def iso(at_ms: int) -> str:
+    """A time as people and JSON write it (RFC 3339, UTC, milliseconds)."""
+    return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
