@@ -1,5 +1,6 @@
 """The command line: what it asks of the gateway, what it prints, and how it fails."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 import tollgate
 from tollgate.app import cli
 from tollgate.errors import AppendUnknown, LogLocked
+from tollgate.log.embedded import EmbeddedLog
+from tollgate.topics import Difference, Topics, load_topics
 
 KEY = "kZ3vQ9xL2mN8pR5tW7yB4cD6"
 KEY_RECORD = {
@@ -304,6 +307,113 @@ def test_without_words_there_is_help(run):
         code, out, err = run(*words)
         assert (code, err) == (2, "")
         assert "Usage: tollgate" in out
+
+
+DIFFERENCES = [
+    Difference(topic="costs", what="missing", declared="6"),
+    Difference(topic="audit", what="config", setting="retention.ms", declared="-1", actual="1000"),
+]
+FIXED = Difference(topic="requests", what="partitions", declared="6", actual="3")
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A cluster with differences; what was asked of it."""
+    asked: list[tuple[str, str]] = []
+    differences: list[Difference] = [*DIFFERENCES]
+
+    for name in ("check_kafka", "apply_kafka"):
+
+        async def ask(brokers: str, topics: Topics, name: str = name) -> list[Difference]:
+            asked.append((name, brokers))
+            return differences
+
+        monkeypatch.setattr(f"tollgate.log.kafka_topics.{name}", ask)
+    return asked, differences
+
+
+BROKER = ("--broker", "kafka://a:1,b:2")
+
+
+def test_a_plan_changes_nothing_and_says_what_would_be_done(run, cluster):
+    asked, _ = cluster
+
+    code, out, _ = run("topics", "plan", *BROKER)
+
+    assert (code, asked) == (0, [("check_kafka", "a:1,b:2")])
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["costs", "create"], ["audit", "set"]]
+    assert "retention.ms is 1000, declared is -1" in out
+
+
+def test_a_check_fails_as_long_as_something_differs(run, cluster):
+    _, differences = cluster
+
+    assert run("topics", "check", *BROKER)[0] == 1
+    differences.clear()
+    assert run("topics", "check", *BROKER) == (0, "Every topic is as declared.\n", "")
+
+
+def test_apply_fails_only_for_what_can_never_be_set_right(run, cluster):
+    asked, differences = cluster
+
+    assert run("topics", "apply", *BROKER)[0] == 0
+    differences.append(FIXED)
+    code, out, _ = run("topics", "apply", *BROKER, "--json")
+
+    assert (code, asked) == (1, [("apply_kafka", "a:1,b:2")] * 2)
+    assert [(entry["topic"], entry["applicable"]) for entry in json.loads(out)] == [
+        ("costs", True),
+        ("audit", True),
+        ("requests", False),
+    ]
+
+
+def test_the_embedded_log_has_no_topics_to_apply(run, cluster):
+    code, _, err = run("topics", "apply")
+
+    assert (code, cluster[0]) == (2, [])
+    assert "the embedded log makes its own topics" in err
+
+
+@pytest.fixture
+def empty_log() -> None:
+    async def make() -> None:
+        log = await EmbeddedLog.open(Path("data/log"), load_topics())
+        await log.close()
+
+    asyncio.run(make())
+
+
+def test_sql_asks_files_and_log(run, empty_log):
+    code, out, err = run("sql", "select count(*) as requests from usage", "--json")
+
+    assert (code, json.loads(out), err) == (0, [{"requests": 0}], "")
+
+
+def test_sql_without_a_log_shows_files_and_says_so(run):
+    assert run("sql", "select 1")[0] == 3
+
+    Path("data").mkdir()
+    code, out, err = run("sql", "select 1 as one", "--format", "csv")
+    assert (code, out) == (0, "one\n1\n")
+    assert err.endswith("only what is in files is shown\n")
+
+
+def test_sql_that_is_none_is_wrong_usage(run, empty_log):
+    assert run("sql", "selec")[0] == 2
+    assert run("sql", "select 1", "--format", "parquet")[0] == 2
+
+
+def test_a_replay_says_what_it_made(run, empty_log):
+    assert run("replay", "--to", "out") == (0, "0 rows of 0 records are in out\n", "")
+    assert json.loads(run("replay", "--to", "out", "--json")[1])["records"] == 0
+
+
+def test_a_replay_needs_a_log(run):
+    code, _, err = run("replay", "--to", "out")
+
+    assert code == 3
+    assert "there is no log that can be read" in err
 
 
 HEAVY = ("aiohttp", "duckdb", "faust", "pyarrow", "starlette", "uvicorn", "yaml", "msgspec", "cryptography", "aiokafka")

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 import tollgate
-from tollgate.app import cli_config, cli_keys, cli_requests
+from tollgate.app import cli_books, cli_config, cli_keys, cli_requests, cli_topics
 from tollgate.errors import AppendUnknown, ConfigError, TollgateError, UsageError
 
 OK, DIFFERENCES, USAGE, ENVIRONMENT, RESTART, INTERRUPTED = 0, 1, 2, 3, 75, 130
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_requests.app, name="requests")
+app.add_typer(cli_topics.app, name="topics")
 app.add_typer(cli_config.app, name="config")
 
 ConfigFile = cli_config.ConfigFile
@@ -125,3 +126,7 @@ def sandbox(
     except (OSError, ValueError) as error:
         raise ConfigError(f"the sandbox cannot start on {host}:{port}: {error}; see --port and --ledger") from error
     return OK
+
+
+for command in (cli_books.sql, cli_books.replay):
+    app.command()(command)

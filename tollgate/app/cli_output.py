@@ -1,8 +1,10 @@
 """What the commands print: tables for people, JSON for programs; results on stdout, remarks on stderr."""
 
 import json
+import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 PIPE_WIDTH = 10_000  # columns when nobody looks: a table in a pipe is never cut
@@ -32,3 +34,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def remark(text: str) -> None:
     """A line for the person who runs the command; never part of its result."""
     print(text, file=sys.stderr)
+
+
+def quiet(library: str) -> None:
+    """Keep a library's log lines off the terminal: what goes wrong is told once, as the command's error."""
+    logging.getLogger(library).addHandler(logging.NullHandler())
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; the function that it gives takes what is done and what there is in all. Silent in a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

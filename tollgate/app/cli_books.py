@@ -1,0 +1,94 @@
+"""`tollgate sql`, `replay` and `reconcile`: the history, asked, rebuilt and checked.
+
+They read the data folder and the log directly, whether a gateway runs or not.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tollgate.app.cli_config import ConfigFile
+from tollgate.app.cli_output import print_json, progress_bar, quiet, remark
+from tollgate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tollgate.log import Log
+    from tollgate.sinks.replay import Replayed
+
+Format = Literal["table", "csv", "json", "parquet"]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def sql(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="As in: select * from usage_daily.")],
+    format: Annotated[Format, typer.Option(help="How the answer is written.")] = "table",
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the answer is written; here when left out.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    config: ConfigFile = None,
+) -> int:
+    """Ask the books: usage, attempts, costs, audit, usage_daily, invoices, focus. What is not flushed is included."""
+    from tollgate.sinks.sql import run
+
+    async def ask() -> None:
+        async with _log(config, files_will_do=True) as (data, log):
+            await run(query, data=data, log=log, format="json" if json else format, out=output)
+
+    asyncio.run(ask())
+    return 0
+
+
+def replay(
+    to: Annotated[Path, typer.Option(metavar="DIR", help="An empty folder, or one where a replay was interrupted.")],
+    from_start_of_log: Annotated[
+        bool, typer.Option("--from-start-of-log", help="Begin where the log begins now, if retention has cut it.")
+    ] = False,
+    json: Json = False,
+    config: ConfigFile = None,
+) -> int:
+    """Rebuild all Parquet from the log, in another folder. The log is only read."""
+    from tollgate.sinks.replay import replay as rebuild
+
+    async def rebuilt() -> "Replayed":
+        async with _log(config) as (_, log):
+            assert log is not None
+            with progress_bar("replay") as progress:
+                return await rebuild(log, to, progress=progress, from_start_of_log=from_start_of_log)
+
+    done = asyncio.run(rebuilt())
+    if json:
+        skipped = [record._asdict() for record in done.skipped]
+        print_json({"to": str(to), "rows": done.rows, "records": done.records, "skipped": skipped})
+        return 0
+    for record in done.skipped:
+        remark(f"skipped {record.topic}[{record.partition}] at {record.offset}: {record.reason}")
+    print(f"{done.rows} rows of {done.records} records are in {to}")
+    return 0
+
+
+@asynccontextmanager
+async def _log(config: Path | None, *, files_will_do: bool = False) -> "AsyncIterator[tuple[Path, Log | None]]":
+    """The data folder, and the log to be read; None, where that is enough, if there are only files."""
+    from tollgate.app.open_log import open_log_to_read
+    from tollgate.app.settings import resolve
+
+    quiet("aiokafka")
+    settings = resolve(os.environ, config=config)
+    try:
+        log = await open_log_to_read(settings.config, settings.data)
+    except ConfigError as error:
+        if not (files_will_do and settings.config.log.embedded and settings.data.is_dir()):
+            raise
+        remark(f"{error}; only what is in files is shown")
+        yield settings.data, None
+        return
+    try:
+        yield settings.data, log
+    finally:
+        await log.close()
