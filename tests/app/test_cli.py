@@ -112,15 +112,18 @@ def test_a_key_is_created_and_shown_once(run, gateway):
 
 
 def test_keys_are_listed_in_aligned_columns(run, gateway):
-    gateway.answer = {"data": [KEY_RECORD, KEY_RECORD | {"id": "k22", "name": "[red]x", "revoked_at": "2026-11-01"}]}
+    revoked = KEY_RECORD | {"id": "k22", "name": "[red]x", "revoked_at": "2026-11-01T00:00:00Z"}
+    expired = KEY_RECORD | {"id": "k333", "expires_at": "2026-01-01T00:00:00Z"}
+    gateway.answer = {"data": [KEY_RECORD, revoked, expired]}
 
     code, out, _ = run("keys", "list")
 
-    header, first, second = out.splitlines()
+    header, first, second, third = out.splitlines()
     assert code == 0
     assert header.split()[:3] == ["id", "name", "organization"]
     assert header.index("name") == first.index("ci") == second.index("[red]x")
     assert first.rstrip().endswith("active") and second.rstrip().endswith("revoked")
+    assert third.rstrip().endswith("expired")
 
 
 @pytest.mark.parametrize("words", [("keys", "list"), ("keys", "show", "k1"), ("keys", "revoke", "k1")])
@@ -222,25 +225,34 @@ def test_where_the_admin_key_lies_is_told_without_the_key(run, tmp_path, monkeyp
     assert json.loads(run("keys", "admin", "--json")[1]) == {"admin_key": "TOLLGATE_ADMIN_KEY"}
 
 
-def test_the_story_of_a_request_has_a_line_per_attempt(run, gateway):
+def test_the_story_of_a_request_has_a_line_per_attempt_and_event(run, gateway):
     request_id = "0199f3a0-0000-7000-8000-000000000001"
     gateway.answer = {
-        "id": request_id,
+        "request_id": request_id,
         "status": "completed",
+        "error": None,
+        "tags": {},
+        "usage": {"input_tokens": 3, "output_tokens": 5},
         "attempts": [
-            {"attempt": 1, "provider": "a", "outcome": "error", "reason": "rate_limit"},
-            {"attempt": 2, "provider": "b", "outcome": "ok"},
+            {"attempt": 1, "provider": "a", "account": "main", "model": "m", "outcome": "error", "error_class": "cut"},
+            {"attempt": 2, "provider": "b", "account": "main", "model": "m", "outcome": "ok", "cost_usd": "0.1"},
+        ],
+        "events": [
+            {"type": "accepted", "at": "T0"},
+            {"type": "admitted", "at": "T1", "hold_usd": None, "plan": ["a/m", "b/m"]},
         ],
     }
 
     code, out, _ = run("requests", "show", request_id)
 
+    lines = [line.split() for line in out.splitlines()]
     assert code == 0
     assert gateway.asked == [("GET", f"/v1/requests/{request_id}", None)]
-    assert [line.split() for line in out.splitlines()[-2:]] == [
-        ["1", "a", "error", "rate_limit"],
-        ["2", "b", "ok", "-"],
-    ]
+    assert ["usage", "input_tokens=3", "output_tokens=5"] in lines
+    assert not [line for line in lines if line[:1] in (["error"], ["tags"])]
+    assert ["1", "a", "main", "m", "error", "cut", "-", "-", "-"] in lines
+    assert ["2", "b", "main", "m", "ok", "-", "-", "-", "0.1"] in lines
+    assert lines[-2:] == [["T0", "accepted"], ["T1", "admitted", "plan=a/m,b/m"]]
 
 
 def test_config_check_shows_what_the_file_comes_to(run):

@@ -1,6 +1,7 @@
 """`tollgate keys`: create, list, show, change and revoke API keys through the management API."""
 
 import os
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
@@ -176,5 +177,12 @@ def _row(key: dict[str, Any]) -> list[Any]:
         limits.get("requests_per_minute"),
         limits.get("concurrent_requests"),
         key.get("expires_at"),
-        "revoked" if key.get("revoked_at") else "active",
+        _state(key, datetime.now(UTC)),
     ]
+
+
+def _state(key: dict[str, Any], now: datetime) -> str:
+    if key.get("revoked_at"):
+        return "revoked"
+    expires_at = key.get("expires_at")
+    return "expired" if expires_at and datetime.fromisoformat(expires_at) <= now else "active"

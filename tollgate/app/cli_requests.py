@@ -1,5 +1,6 @@
 """`tollgate requests`: the story of one request, from the gateway's books."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -11,10 +12,13 @@ from tollgate.ids import is_request_id
 
 app = typer.Typer(help="What became of a request.", no_args_is_help=True)
 
+LISTS = ("attempts", "events")  # parts of a story that have a table of their own
+ATTEMPT = ("attempt", "provider", "account", "model", "outcome", "error_class", "http_status", "latency_ms", "cost_usd")
+
 
 @app.callback()
 def _requests() -> None:
-    pass
+    """With it, `show` stays a word of its own although it is the only one."""
 
 
 @app.command()
@@ -22,28 +26,36 @@ def show(
     request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="As in the header x-request-id.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """What became of a request: its end, and every attempt with its reason and cost."""
+    """What became of a request: its end, every attempt with its reason and cost, and every event."""
     if not is_request_id(request_id):
         raise UsageError(f"{request_id!r} is not a request id; answers carry it in the header x-request-id")
     story = call("GET", f"/v1/requests/{request_id}")
     if json:
         print_json(story)
         return 0
-    print_table(("", ""), [(key, _cell(value)) for key, value in story.items() if key != "attempts"])
-    attempts = story.get("attempts") or []
-    if attempts:
-        columns = list(dict.fromkeys(key for attempt in attempts for key in attempt))
+    print_table(("", ""), _known((key, value) for key, value in story.items() if key not in LISTS))
+    if story["attempts"]:
         print()
-        print_table(columns, [[_cell(attempt.get(column)) for column in columns] for attempt in attempts])
+        print_table(ATTEMPT, [[attempt.get(column) for column in ATTEMPT] for attempt in story["attempts"]])
+    print()
+    print_table(("at", "event", ""), [_event(**event) for event in story["events"]])
     return 0
 
 
-def _cell(value: Any) -> Any:
-    """A value in one cell: small things as they are, mappings as `key=value`, lists by their length."""
+def _event(at: str, type: str, **details: Any) -> tuple[str, str, str]:
+    return at, type, " ".join(f"{key}={value}" for key, value in _known(details.items()))
+
+
+def _known(pairs: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The pairs that say something; lists and mappings in one line."""
+    return [(key, _line(value)) for key, value in pairs if value not in (None, {}, [])]
+
+
+def _line(value: Any) -> Any:
     match value:
         case dict():
-            return ", ".join(f"{key}={_cell(inner)}" for key, inner in value.items() if inner is not None) or None
+            return " ".join(f"{key}={_line(inner)}" for key, inner in value.items())
         case list():
-            return f"{len(value)} items"
+            return ",".join(str(_line(inner)) for inner in value)
         case _:
             return value
