@@ -16,6 +16,7 @@ from faust.types import TP, EventT, TableT
 from tollgate.log import Log
 
 SCHEME = "checkpoint"
+URL = f"{SCHEME}://log"
 
 # Rows whose futures are awaited together: one group of the embedded log, and a bound on the loop's pause.
 ROWS_PER_GROUP = 128

@@ -14,13 +14,12 @@ from faust.assignor.client_assignment import ClientAssignment
 from faust.transport import base
 from faust.transport.drivers import TRANSPORTS
 from faust.types import TP, ConsumerMessage, FutureMessage, HeadersArg, RecordMetadata
-from mode import Service
+from mode import Service, ServiceT
 
 from tollgate.log import Headers, Position, Record
 from tollgate.log.embedded import EmbeddedLog
-
-from .ownership import OwnedPartitions
-from .safe_commit import SafeCommit
+from tollgate.processors.transports.ownership import OwnedPartitions
+from tollgate.processors.transports.safe_commit import SafeCommit
 
 SCHEME = "embedded"
 
@@ -35,6 +34,7 @@ class Producer(base.Producer):
     """Appends to the embedded log; nothing waits in Faust's buffer."""
 
     def __post_init__(self) -> None:
+        self._event_log: EmbeddedLog = cast(Any, self.app).event_log
         self._last: asyncio.Future[Position] | None = None
 
     async def send(
@@ -87,7 +87,7 @@ class Producer(base.Producer):
         """Topics are declared in topics.yaml, and there are no others."""
 
     def key_partition(self, topic: str, key: bytes) -> TP:
-        return TP(topic, _log(self).partition_for(topic, key))
+        return TP(topic, self._event_log.partition_for(topic, key))
 
     def supports_headers(self) -> bool:
         return True
@@ -100,7 +100,7 @@ class Producer(base.Producer):
         partition: int | None,
         headers: HeadersArg | None,
     ) -> asyncio.Future[RecordMetadata]:
-        appended = _log(self).append(topic, key, value, partition=partition, headers=_headers(headers))
+        appended = self._event_log.append(topic, key, value, partition=partition, headers=_headers(headers))
         # The log's futures are done in the order of the appends, so the last one stands for all.
         self._last = appended
         sent: asyncio.Future[RecordMetadata] = self.loop.create_future()
@@ -117,12 +117,10 @@ class Consumer(SafeCommit, OwnedPartitions):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._event_log: EmbeddedLog = self.app.event_log
+        self._group = str(self.app.conf.id)
         self._positions: dict[TP, int] = {}
         self._wake = asyncio.Event()
-
-    @property
-    def _group(self) -> str:
-        return str(self.app.conf.id)
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Assign every partition of these topics. Returns before that is done."""
@@ -130,11 +128,11 @@ class Consumer(SafeCommit, OwnedPartitions):
         self.add_future(self._rebalance(set(topics)))
 
     async def _rebalance(self, topics: set[str]) -> None:
-        app = cast(Any, self.app)
+        app = self.app
         app.on_rebalance_start()
         if self._positions:
             await self.on_partitions_revoked(self.assignment())
-        partitions = {topic: list(range(_log(self).partitions(topic))) for topic in topics}
+        partitions = {topic: list(range(self._event_log.partitions(topic))) for topic in topics}
         assigned = {TP(topic, number) for topic, numbers in partitions.items() for number in numbers}
         self._positions = dict.fromkeys(assigned, 0)
         assignor = app.assignor
@@ -145,12 +143,12 @@ class Consumer(SafeCommit, OwnedPartitions):
 
     @Service.task
     async def _watch_for_news(self) -> None:
-        news = _log(self).news
+        news = self._event_log.news
         while not self.should_stop:
-            news = await _log(self).wait_news(news)
+            news = await self._event_log.wait_news(news)
             self._wake.set()
 
-    async def _drain_messages(self, fetcher: Service) -> None:
+    async def _drain_messages(self, fetcher: ServiceT) -> None:
         try:
             while not (self.should_stop or fetcher.should_stop):
                 self._wake.clear()
@@ -169,10 +167,10 @@ class Consumer(SafeCommit, OwnedPartitions):
     async def _take_turn(self, tp: TP) -> bool:
         """Deliver what `tp` has, up to a turn's share; False if it had nothing."""
         position = self._positions[tp]
-        end = _log(self).end(tp.topic, tp.partition)
+        end = self._event_log.end(tp.topic, tp.partition)
         if position >= end:
             return False
-        records = _log(self).tail(tp.topic, tp.partition, position, TURN_RECORDS)
+        records = self._event_log.tail(tp.topic, tp.partition, position, TURN_RECORDS)
         if records is None:
             records = await self._read(tp, position, end)
         for record in records:
@@ -184,7 +182,7 @@ class Consumer(SafeCommit, OwnedPartitions):
 
     async def _read(self, tp: TP, position: int, end: int) -> list[Record]:
         """The next batch from the disk."""
-        async with aclosing(cast(Any, _log(self).scan(tp.topic, tp.partition, position, end))) as batches:
+        async with aclosing(cast(Any, self._event_log.scan(tp.topic, tp.partition, position, end))) as batches:
             async for records in batches:
                 return list(records)
         # Compaction has removed every one of them.
@@ -206,7 +204,7 @@ class Consumer(SafeCommit, OwnedPartitions):
             record.value,
             None,
             tp=tp,
-            generation_id=cast(Any, self.app).consumer_generation_id,
+            generation_id=self.app.consumer_generation_id,
         )
 
     def on_buffer_full(self, tp: TP) -> None:
@@ -224,7 +222,7 @@ class Consumer(SafeCommit, OwnedPartitions):
         self._wake.set()
 
     async def _seek(self, partition: TP, offset: int) -> None:
-        start = _log(self).start(partition.topic, partition.partition)
+        start = self._event_log.start(partition.topic, partition.partition)
         if offset < start:
             self.log.warning("%s: retention has removed the records from offset %d to %d", partition, offset, start)
         self._positions[partition] = max(offset, start)
@@ -238,14 +236,14 @@ class Consumer(SafeCommit, OwnedPartitions):
         await self.seek_wait(await self.earliest_offsets(*partitions))
 
     async def _seek_committed(self, tps: set[TP]) -> Mapping[TP, int]:
-        committed = await _log(self).committed(self._group)
+        committed = await self._event_log.committed(self._group)
         earliest = await self.earliest_offsets(*tps)
         offsets = {tp: max(committed.get((tp.topic, tp.partition), 0), earliest[tp]) for tp in tps}
         await self.seek_wait(offsets)
         return offsets
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        await _log(self).commit_offsets(self._group, {(tp.topic, tp.partition): offsets[tp] for tp in offsets})
+        await self._event_log.commit_offsets(self._group, {(tp.topic, tp.partition): offsets[tp] for tp in offsets})
         return True
 
     def assignment(self) -> set[TP]:
@@ -255,21 +253,21 @@ class Consumer(SafeCommit, OwnedPartitions):
         return self._positions.get(tp)
 
     def highwater(self, tp: TP) -> int:
-        return _log(self).end(tp.topic, tp.partition)
+        return self._event_log.end(tp.topic, tp.partition)
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         return {tp: self.highwater(tp) for tp in partitions}
 
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
-        return {tp: _log(self).start(tp.topic, tp.partition) for tp in partitions}
+        return {tp: self._event_log.start(tp.topic, tp.partition) for tp in partitions}
 
     def topic_partitions(self, topic: str) -> int | None:
-        return _log(self).partitions(topic)
+        return self._event_log.partitions(topic)
 
     def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
         if partition is not None:
             return partition
-        return _log(self).partition_for(topic, key) if key is not None else 0
+        return self._event_log.partition_for(topic, key) if key is not None else 0
 
     async def create_topic(self, *args: Any, **kwargs: Any) -> None:
         """Topics are declared in topics.yaml, and there are no others."""
@@ -284,10 +282,6 @@ class Transport(base.Transport):
     Consumer: ClassVar[type[Any]] = Consumer
     Producer: ClassVar[type[Any]] = Producer
     driver_version = "embedded"
-
-
-def _log(service: Producer | Consumer) -> EmbeddedLog:
-    return cast(EmbeddedLog, cast(Any, service.app).event_log)
 
 
 def _headers(headers: HeadersArg | None) -> Headers:

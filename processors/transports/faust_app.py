@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 from faust.tables.manager import TableManager
@@ -10,9 +10,8 @@ from faust.types import TopicT
 from mode import CrashingSupervisor, ServiceT
 
 from tollgate.log import Log
-
-from . import checkpoint, embedded, kafka
-from .ownership import Ownership
+from tollgate.processors.transports import checkpoint, embedded, kafka
+from tollgate.processors.transports.ownership import OwnedPartitions, Ownership
 
 COMMIT_INTERVAL_S = 1.0
 # A call to the broker that takes longer has failed. Kafka's session may not outlast it.
@@ -28,12 +27,14 @@ class ProcessorApp(faust.App):
         super().__init__(id, **options)
         self.event_log = event_log
         self.ownership = ownership
-        self.owned_topic: TopicT[Any] = self.topic(ownership.topic, key_type=bytes, value_type=bytes)
+        self.owned_topic: TopicT = self.topic(
+            ownership.topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+        )
         self.checkpoint = self.Table(
             "state",
             key_type=bytes,
             value_type=bytes,
-            store=f"{checkpoint.SCHEME}://",
+            store=checkpoint.URL,
             partitions=event_log.partitions(ownership.topic),
         )
 
@@ -43,14 +44,19 @@ class ProcessorApp(faust.App):
         self.sensors.remove(self.monitor)
         return services
 
+    def on_rebalance_start(self) -> None:
+        super().on_rebalance_start()
+        # Without sensors it is empty, and Faust warns of that.
+        self._rebalancing_sensor_state = {"sensors": None}
+
     def on_rebalance_end(self) -> None:
         """The tables are recovered, and what recovery held back may flow."""
         super().on_rebalance_end()
-        self.consumer.take_over_assigned()
+        cast(OwnedPartitions, self.consumer).take_over_assigned()
 
     async def until_ready(self) -> None:
         """Return when every partition assigned to this process is taken over. Raises why the app crashed."""
-        await self.wait(self.consumer.all_taken)
+        await self.wait(cast(OwnedPartitions, self.consumer).all_taken.wait())
         if self.crash_reason is not None:
             raise self.crash_reason
 

@@ -8,7 +8,7 @@ go on, and nothing may be delivered before it was asked.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from faust.transport.consumer import Consumer
 from faust.types import TP
@@ -38,9 +38,11 @@ class OwnedPartitions(Consumer):
     Partitions of other topics are resumed as Faust does it. A transport provides `_seek_committed`.
     """
 
+    app: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._ownership = cast(Ownership, cast(Any, self.app).ownership)
+        self._ownership: Ownership = self.app.ownership
         # Of the owned topic: what is assigned, what is being or has been taken over, and what may be consumed.
         self._assigned: set[TP] = set()
         self._take_overs: dict[TP, asyncio.Future[Any]] = {}

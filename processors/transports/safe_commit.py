@@ -48,7 +48,7 @@ class SafeCommit(Consumer):
         """Holes need no notes: what was not delivered is not unfinished."""
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        offsets = await super().seek_to_committed()
+        offsets = await super().seek_to_committed()  # type: ignore[safe-super]
         self._forget(offsets)
         return offsets
 
