@@ -26,10 +26,14 @@ TOPIC = "requests"
 @asynccontextmanager
 async def transports(config: Config) -> AsyncIterator[Mapping[tuple[str, str], Transport]]:
     """How each (provider, account) is reached; the sockets are closed at the end."""
-    sandbox = InProcessTransport(create_sandbox())
+    sandbox = create_sandbox()
     async with new_session() as session:
         yield {
-            (provider.name, account.name): sandbox if provider.builtin else HttpTransport(session, provider, account)
+            (provider.name, account.name): (
+                InProcessTransport(sandbox, base_url=provider.base_url)
+                if provider.builtin
+                else HttpTransport(session, provider, account)
+            )
             for provider in config.providers.values()
             for account in provider.accounts
         }

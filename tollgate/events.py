@@ -33,7 +33,7 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
 # Parts ---------------------------------------------------------------------------------------------------------------
 
 
-class Usage(_Part):
+class Usage(_Part, frozen=True):
     """What one provider call used, in disjoint classes: no token is counted twice, and the sum is what is charged.
 
     `input_tokens` are the uncached ones; `output_tokens` do not include `reasoning_tokens`.
@@ -53,7 +53,7 @@ class Usage(_Part):
     web_searches: int = 0
 
 
-class CostLine(_Part):
+class CostLine(_Part, frozen=True):
     """`quantity` units of one meter at one price. `bill_pusd` is what the tenant pays of it.
 
     The line's id is (request, attempt, revision, its index). Meters are the field names of `Usage`,
@@ -69,7 +69,7 @@ class CostLine(_Part):
     cost_source: CostSource = "computed"
 
 
-class Candidate(_Part):
+class Candidate(_Part, frozen=True):
     """One place where the request can be sent; a plan is the whole order of attempts.
 
     `bound_pusd` is the most that this call can cost, None when the model is unpriced.
@@ -85,7 +85,7 @@ class Candidate(_Part):
     backoff_ms: int = 0
 
 
-class Attempt(_Part):
+class Attempt(_Part, frozen=True):
     """One provider call that is over, with all that it used and cost."""
 
     attempt: int
@@ -108,7 +108,7 @@ class Attempt(_Part):
     lines: tuple[CostLine, ...] = ()
 
 
-class Request(_Part):
+class Request(_Part, frozen=True):
     """What is known of a request before anything is decided; no prompt is in it."""
 
     request_id: str
@@ -130,7 +130,7 @@ class Request(_Part):
 # Topic `requests` ----------------------------------------------------------------------------------------------------
 
 
-class RequestAccepted(_Event, tag="request_accepted.1"):
+class RequestAccepted(_Event, frozen=True, tag="request_accepted.1"):
     """An ingress has taken the request from an authenticated client, which now waits for a reply.
 
     `body` is sealed (AES-256-GCM); `seal` names the key. `headers` are those of the client that a provider may need.
@@ -144,14 +144,14 @@ class RequestAccepted(_Event, tag="request_accepted.1"):
     control_offset: int = 0
 
 
-class CancelRequested(_Event, tag="cancel_requested.1"):
+class CancelRequested(_Event, frozen=True, tag="cancel_requested.1"):
     """The client is gone, or reads too slowly. What has been received is metered, nothing more is asked for."""
 
     request_id: str
     reason: str
 
 
-class Limits(_Part):
+class Limits(_Part, frozen=True):
     """What a key may use. None is no limit. `monthly_budget_pusd` counts the bill."""
 
     monthly_budget_pusd: int | None = None
@@ -159,7 +159,7 @@ class Limits(_Part):
     concurrent_requests: int | None = None
 
 
-class CreateKey(_Part, tag="create_key", tag_field="do"):
+class CreateKey(_Part, frozen=True, tag="create_key", tag_field="do"):
     """Make a key. `hash` is HMAC-SHA256(pepper, secret); the secret itself is never on the log."""
 
     key_id: str
@@ -171,7 +171,7 @@ class CreateKey(_Part, tag="create_key", tag_field="do"):
     expires_ms: int | None = None
 
 
-class UpdateKey(_Part, tag="update_key", tag_field="do"):
+class UpdateKey(_Part, frozen=True, tag="update_key", tag_field="do"):
     """Replace the limits or the name of a key; refused if `expected_version` is not the present one."""
 
     key_id: str
@@ -180,7 +180,7 @@ class UpdateKey(_Part, tag="update_key", tag_field="do"):
     expected_version: int | None = None
 
 
-class RevokeKey(_Part, tag="revoke_key", tag_field="do"):
+class RevokeKey(_Part, frozen=True, tag="revoke_key", tag_field="do"):
     """Make a key useless, at once and for ever."""
 
     key_id: str
@@ -189,7 +189,7 @@ class RevokeKey(_Part, tag="revoke_key", tag_field="do"):
 Action: TypeAlias = CreateKey | UpdateKey | RevokeKey
 
 
-class CommandIssued(_Event, tag="command_issued.1"):
+class CommandIssued(_Event, frozen=True, tag="command_issued.1"):
     """Somebody entitled to it asks for a change of the control state; the owner of partition 0 decides."""
 
     command_id: str
@@ -201,14 +201,14 @@ class CommandIssued(_Event, tag="command_issued.1"):
 # Topic `completions`: the journal --------------------------------------------------------------------------------------
 
 
-class OwnerTook(_Event, tag="owner_took.1"):
+class OwnerTook(_Event, frozen=True, tag="owner_took.1"):
     """A writer begins on this partition. Its epoch is the offset of this record."""
 
     instance: str
     address: str = ""
 
 
-class Running(_Part):
+class Running(_Part, frozen=True):
     """A call that goes on after its owner has left."""
 
     request_id: str
@@ -216,14 +216,14 @@ class Running(_Part):
     runner: str
 
 
-class OwnerReleased(_Event, tag="owner_released.1"):
+class OwnerReleased(_Event, frozen=True, tag="owner_released.1"):
     """The writer has stopped deciding and hands over; the calls named run on where they are."""
 
     epoch: int
     running: tuple[Running, ...] = ()
 
 
-class Admitted(_Event, tag="admitted.1"):
+class Admitted(_Event, frozen=True, tag="admitted.1"):
     """The request's budgets cover it: its hold stands until it ends, and attempt 1 is about to start on `plan[0]`.
 
     `src` is the offset of the accepted request. `subjects` are those whose budget, rates and concurrency count it.
@@ -242,7 +242,7 @@ class Admitted(_Event, tag="admitted.1"):
     rates: dict[str, int] = {}
 
 
-class AttemptStarted(_Event, tag="attempt_started.1"):
+class AttemptStarted(_Event, frozen=True, tag="attempt_started.1"):
     """Attempt `attempt` is about to start on `plan[attempt - 1]`; `previous` is the one before it, which is over."""
 
     epoch: int
@@ -252,7 +252,7 @@ class AttemptStarted(_Event, tag="attempt_started.1"):
     previous: Attempt | None = None
 
 
-class Ended(_Event, tag="ended.1"):
+class Ended(_Event, frozen=True, tag="ended.1"):
     """The request's one end, with all that it used, cost and is billed. Complete by itself: a row comes from it alone.
 
     `src` is set when the request was never admitted. `bill_pusd` is the sum of the lines' bills and never exceeds
@@ -279,7 +279,7 @@ class Ended(_Event, tag="ended.1"):
     cache: str | None = None
 
 
-class Adjusted(_Event, tag="adjusted.1"):
+class Adjusted(_Event, frozen=True, tag="adjusted.1"):
     """What was learned after the end: `lines` reverse the estimated ones and state the true ones, under their own time."""
 
     epoch: int
@@ -295,7 +295,7 @@ class Adjusted(_Event, tag="adjusted.1"):
 # Topic `costs` ---------------------------------------------------------------------------------------------------------
 
 
-class CostsBooked(_Event, tag="costs_booked.1"):
+class CostsBooked(_Event, frozen=True, tag="costs_booked.1"):
     """The cost lines of one attempt, copied from the journal record at `journal_offset`; a copy of a copy changes nothing."""
 
     request_id: str
@@ -312,7 +312,7 @@ class CostsBooked(_Event, tag="costs_booked.1"):
 # Topic `control` -------------------------------------------------------------------------------------------------------
 
 
-class KeySet(_Event, tag="key_set.1"):
+class KeySet(_Event, frozen=True, tag="key_set.1"):
     """The whole present state of a key. `src` is the offset of the command that made it so."""
 
     key_id: str
@@ -329,7 +329,7 @@ class KeySet(_Event, tag="key_set.1"):
     revoked_ms: int | None = None
 
 
-class ControlBeat(_Event, tag="control_beat.1"):
+class ControlBeat(_Event, frozen=True, tag="control_beat.1"):
     """The owner of the control topic is alive; whoever has not heard it for a while knows that it may be behind."""
 
     at_ms: int
@@ -338,7 +338,7 @@ class ControlBeat(_Event, tag="control_beat.1"):
 # Topic `audit` ---------------------------------------------------------------------------------------------------------
 
 
-class AuditRecorded(_Event, tag="audit_recorded.1"):
+class AuditRecorded(_Event, frozen=True, tag="audit_recorded.1"):
     """Somebody was refused, or changed something. Neither secret nor prompt is in it."""
 
     actor: str
@@ -359,7 +359,7 @@ class AuditRecorded(_Event, tag="audit_recorded.1"):
 # Topic `dead-letters` --------------------------------------------------------------------------------------------------
 
 
-class DeadLetter(_Event, tag="dead_letter.1"):
+class DeadLetter(_Event, frozen=True, tag="dead_letter.1"):
     """A record that could not be read, kept whole, with the reason."""
 
     topic: str

@@ -33,15 +33,13 @@ def take_rows(table: TableT[Any, Any], partition: int) -> dict[str, bytes]:
 async def write_rows(table: TableT[Any, Any], partition: int, rows: Mapping[str, bytes | None]) -> None:
     """Write rows to the changelog's partition, in order, and return when all of them are durable.
 
-    None deletes a row. If it raises, any part of the rows may have been written.
+    None deletes a row. If it raises, any part of the rows may have been written; what it raises is what
+    `Log.append` raises, as rows go through the log that the journal goes through, and not through Faust's producer.
     """
-    topic = table.changelog_topic.get_topic_name()
-    producer = await cast(Any, table.app).maybe_start_producer()
+    topic, log = table.changelog_topic.get_topic_name(), _log(table)
     pending = iter(rows.items())
     while group := list(islice(pending, ROWS_PER_GROUP)):
-        await asyncio.gather(
-            *[await producer.send(topic, name.encode(), row, partition, None, None) for name, row in group]
-        )
+        await asyncio.gather(*(log.append(topic, name.encode(), row, partition=partition) for name, row in group))
 
 
 class Store(memory.Store[Any, Any]):
@@ -62,8 +60,7 @@ class Store(memory.Store[Any, Any]):
         """Read every assigned partition of the changelog, also those kept: their rows have been taken."""
         self._rows.clear()
         self._read_to.clear()
-        topic = self.table.changelog_topic.get_topic_name()
-        log = cast(Log, cast(Any, self.app).event_log)
+        topic, log = self.table.changelog_topic.get_topic_name(), _log(self.table)
         starts, ends = await log.starts(topic), await log.ends(topic)
         for tp in sorted(tp for tp in assigned if tp.topic == topic):
             start, end = starts[tp.partition], ends[tp.partition]
@@ -92,6 +89,10 @@ def _apply(rows: dict[bytes, bytes], name: bytes | None, row: bytes | None) -> N
         rows.pop(name, None)
     else:
         rows[name] = row
+
+
+def _log(table: Any) -> Log:
+    return cast(Log, table.app.event_log)
 
 
 def _store(table: TableT[Any, Any]) -> Store:

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from tollgate.errors import ProviderError
 from tollgate.processors.upstream import Answer
-from tollgate.wire import UpstreamRequest
+from tollgate.wire import UpstreamRequest, upstream_url
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,20 +24,22 @@ MAX_UNREAD_PIECES = 64  # then the application waits, as a socket's buffer would
 class InProcessTransport:
     """One ASGI application as a provider."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, *, base_url: str) -> None:
         self._application = application
+        self._base_url = base_url
 
     @asynccontextmanager
     async def send(self, request: UpstreamRequest, *, request_id: str) -> AsyncIterator[Answer]:
         exchange = _Exchange(request.body)
+        path = urlsplit(upstream_url(self._base_url, request.path)).path
         scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
             "method": request.method,
             "scheme": "http",
-            "path": request.path,
-            "raw_path": request.path.encode(),
+            "path": path,
+            "raw_path": path.encode(),
             "query_string": b"",
             "root_path": "",
             "headers": [
@@ -90,9 +93,9 @@ class _Exchange:
 
     async def head(self) -> None:
         while not self.status:
-            await self._news()
             if self._failed:
-                raise ProviderError("connection", "the built-in provider closed the connection")
+                raise ProviderError("cut", "the built-in provider closed the connection before its answer")
+            await self._news()
 
     async def read(self) -> bytes:
         return b"".join([piece async for piece in self.pieces()])

@@ -50,7 +50,7 @@ log = logging.getLogger("tollgate")
 def run(config: Config, *, data: Path, role: str, host: str, port: int, instance: str, secrets: Secrets) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. `role` is `all`: every stage in this process."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    data.mkdir(parents=True, exist_ok=True)
+    (data / "instances" / instance).mkdir(parents=True, exist_ok=True)
     try:
         return uvloop.run(_serve(config, data=data, host=host, port=port, instance=instance, secrets=secrets))
     except LogError as error:
