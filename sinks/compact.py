@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from hashlib import sha256
 
+from tollgate.failpoints import reached
 from tollgate.sinks import disk, parquet
 from tollgate.sinks.manifest import LIVE, TEMPORARY, Change, Compaction, Cursor, DataFile, Manifest, State
 from tollgate.sinks.rows import day_of
-from tollgate.sinks.writer import Failpoint, never
+from tollgate.sinks.writer import Failpoint
 
 CLOSE_GRACE_MS = 600_000  # how far the clocks of the log may be apart, and a day's last records behind midnight
 MERGE_FILES = 64  # as many small files of an open day are joined
@@ -56,7 +57,7 @@ def due(state: State, open_day: str) -> list[Compaction]:
     return plans
 
 
-def compact(manifest: Manifest, plan: Compaction, now_ms: int, failpoint: Failpoint = never) -> None:
+def compact(manifest: Manifest, plan: Compaction, now_ms: int, failpoint: Failpoint = reached) -> None:
     """Carry out one compaction. Blocking; returns when it is committed.
 
     Raises `Fenced` when another writer has done it. The inputs stay for those who read them now, until swept.

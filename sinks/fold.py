@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tollgate.errors import Unreadable
 from tollgate.events import Adjusted, AuditRecorded, Ended, Event, OwnerTook, decode
-from tollgate.journal import JOURNAL, valid
+from tollgate.journal import JOURNAL, NO_EPOCH, valid
 from tollgate.log import Record
 from tollgate.sinks import rows
 from tollgate.sinks.manifest import Cursor
@@ -114,6 +114,10 @@ class Fold:
         """The offset of the next record to take."""
         cursor = self._cursors.get(cursor_key(topic, partition))
         return cursor.offset if cursor is not None else 0
+
+    def skip_to(self, topic: str, partition: int, offset: int, *, epoch: int = NO_EPOCH, hash: str = "") -> None:
+        """Begin a partition at `offset`: what was before is gone. `epoch` and `hash` are those in force there."""
+        self._cursors[cursor_key(topic, partition)] = Cursor(offset=offset, epoch=epoch, hash=hash)
 
     def behind(self, ends: Mapping[str, int]) -> bool:
         """Is there more to take before these ends, by `topic/partition`?"""

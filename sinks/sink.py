@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from tollgate.errors import Fenced
 from tollgate.events import DeadLetter, encode
+from tollgate.failpoints import reached
 from tollgate.log import Log
 from tollgate.sinks.compact import compact, due, first_open_day
 from tollgate.sinks.fold import TOPICS, Fold, Skipped, cursor_key
 from tollgate.sinks.manifest import Manifest
-from tollgate.sinks.writer import Failpoint, never, write
+from tollgate.sinks.writer import Failpoint, write
 
 FLUSH_S = 5.0
 FLUSH_ROWS = 50_000
@@ -52,7 +53,7 @@ class Sink:
         flush_rows: int = FLUSH_ROWS,
         tidy_s: float = TIDY_S,
         clock_ms: Callable[[], int] = now_ms,
-        failpoint: Failpoint = never,
+        failpoint: Failpoint = reached,
     ) -> None:
         """Read the manifest; nothing else happens before `run`."""
         self.manifest = Manifest(data)

@@ -6,18 +6,16 @@ Blocking; runs in a thread. A crash anywhere leaves files that no record names, 
 import secrets
 from collections.abc import Callable, Sequence
 
+from tollgate.failpoints import reached
 from tollgate.sinks import disk, parquet
 from tollgate.sinks.fold import Batch, Part
 from tollgate.sinks.manifest import LIVE, Change, DataFile, Manifest
 
 Failpoint = Callable[[str], None]
+"""Called with the name of each step that is about to be taken or just was; tests stop there."""
 
 
-def never(name: str) -> None:
-    """The failpoint of those who do not test crashes: nothing happens at the step `name`."""
-
-
-def write(manifest: Manifest, batch: Batch, parts: Sequence[Part], failpoint: Failpoint = never) -> None:
+def write(manifest: Manifest, batch: Batch, parts: Sequence[Part], failpoint: Failpoint = reached) -> None:
     """Return when the batch is in the history, once and for ever.
 
     Raises `Fenced` when another writer has moved any of its cursors: then nothing of the batch is there.

@@ -3,12 +3,18 @@
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from tollgate.errors import OutOfRange
 from tollgate.events import Attempt, AuditRecorded, CostLine, Ended, Event, OwnerTook, Request, Usage, encode
 from tollgate.journal import JOURNAL
 from tollgate.log import Headers, Position, Record
+from tollgate.sinks.fold import TOPICS, Fold
+from tollgate.sinks.manifest import load
+from tollgate.sinks.rows import KEYS, SCHEMAS
 
 NOON_MS = 1_763_640_000_000  # 2025-11-20 12:00 UTC
 DAY_MS = 86_400_000
@@ -159,3 +165,31 @@ class MemoryLog:
 
     async def close(self) -> None:
         return None
+
+
+def told(log: MemoryLog) -> dict[str, list[dict[str, Any]]]:
+    """All rows of the log, by table: one pure fold from its start."""
+    fold = Fold({})
+    for (topic, _), records in log.records.items():
+        if topic in TOPICS:
+            fold.take(records)
+    rows: dict[str, list[dict[str, Any]]] = {table: [] for table in SCHEMAS}
+    for part in fold.cut().parts():
+        rows[part.table] += part.rows.to_pylist()
+    return {table: in_order(table, of_table) for table, of_table in rows.items()}
+
+
+def kept(data: Path, *, closed: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """All rows that the manifest counts, by table; `closed`: those that anyone finds in the folders of closed days."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for table in SCHEMAS:
+        paths = (
+            sorted(data.glob(f"{table}/dt=*/*.parquet")) if closed else [data / f.path for f in load(data).of(table)]
+        )
+        found = [row for path in paths for row in pq.ParquetFile(path).read().to_pylist()]
+        rows[table] = in_order(table, found)
+    return rows
+
+
+def in_order(table: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: tuple(row[name] for name in KEYS[table]))

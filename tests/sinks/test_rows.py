@@ -238,4 +238,4 @@ def amounts(bound: int) -> st.SearchStrategy[int]:
 @given(st.lists(st.one_of(st.none(), amounts(10**6), amounts(2**63 - 1), amounts(10**37)), min_size=1))
 def test_money_is_exact_at_any_size(values: list[int | None]) -> None:
     found = rows._money_array(values).to_pylist()
-    assert [None if value is None else Decimal(value).scaleb(-12) for value in values] == found
+    assert [None if value is None else Decimal(f"{value}E-12") for value in values] == found
