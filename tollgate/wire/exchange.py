@@ -136,13 +136,13 @@ class _Attempt:
     def finish(self) -> None:
         if self._error is not None:
             raise self._error
-        if self.meter.complete:
-            return
-        rest = self._splitter.close()
-        if rest is not None:
+        if not self.meter.complete and (rest := self._splitter.close()) is not None:
             self._take_rest(rest)
-        if not self.meter.complete and self.meter.finish_reason is None:
-            raise ProviderError("cut", "the connection ended before the answer did")
+        if self.meter.finish_reason is None:
+            if not self.meter.complete:
+                raise ProviderError("cut", "the connection ended before the answer did")
+            if not self.meter.content_started:
+                raise unreadable("it ended before it began")
         self.meter.complete = True
 
     def failure(self, error: ProviderError | Refusal, request_id: str) -> bytes:
@@ -175,7 +175,7 @@ class _Passage(_Attempt):
 
     def final(self, extras: Extras) -> bytes:
         if self.request.stream:
-            return b"".join(self._head) + self._client.write_tail(self._tail, self._body, extras)
+            return b"".join(self._head + self._late) + self._client.write_tail(self._tail, self._body, extras)
         self._client.add_extras(self._answer, extras)
         return orjson.dumps(self._answer)
 

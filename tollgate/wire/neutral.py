@@ -188,6 +188,7 @@ def compact(value: object) -> str:
 # Fields of an answer that are not generated text
 _NOT_TEXT = frozenset({"id", "type", "index", "object", "role", "signature", "data"})
 _MAX_DEPTH = 32
+MAX_TOKENS = 10**12  # a count beyond it is nobody's usage, and would break sums and prices
 
 
 def text_bytes(value: object, depth: int = 0) -> int:
@@ -207,7 +208,7 @@ def tokens(block: object, *path: str) -> int | None:
     """A count in a usage block: 0 is 0, absent or unreadable is None."""
     for name in path:
         block = block.get(name) if isinstance(block, dict) else None
-    if isinstance(block, bool) or not isinstance(block, int):
+    if isinstance(block, bool) or not isinstance(block, int) or block > MAX_TOKENS:
         return None
     return max(0, block)
 
