@@ -22,6 +22,8 @@ lint: .venv/test.stamp
 
 docs: .venv/test.stamp  ## the pages that are generated from the code
 	$(BIN)/python -m tollgate.app.docs_settings > docs/settings.md
+	$(BIN)/python -m tollgate.app.docs_events > docs/events.md
+	$(BIN)/python -m tollgate.app.docs_events --schemas docs/schemas
 
 bench: .venv/test.stamp
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from tollgate.config import Provider
-from tollgate.errors import ProviderError
+from tollgate.errors import ERROR_CLASSES, ProviderError
 from tollgate.events import Attempt, Candidate, CostLine, Outcome, Status, Usage, UsageSource
 from tollgate.failpoints import reached
 from tollgate.ids import attempt_id
@@ -258,7 +258,7 @@ class Call:
                 served_model=meter.served_model,
                 error_class=error.error_class if error else None,
                 http_status=self._http_status,
-                reason=error.message if error else None,
+                reason=_reason(error) if error else None,
                 started_ms=self._started_ms,
                 latency_ms=self._now_ms() - self._started_ms,
                 ttft_ms=self._ttft_ms,
@@ -344,7 +344,7 @@ class Call:
             assert self._exchange is not None
             body, headers = self._exchange.failure(refusal, self._request.request_id), ()
         return _Closing(
-            ending=self._ending("failed", refusal.status, error=refusal.code, reason=error.message),
+            ending=self._ending("failed", refusal.status, error=refusal.code, reason=_reason(error)),
             status=refusal.status,
             headers=headers,
             body=body,
@@ -423,3 +423,10 @@ class Call:
             ),
         )
         self._seq += 1
+
+
+def _reason(error: ProviderError) -> str:
+    """What the books say of a failure: our own words. A provider's may quote the prompt, and go to the client only."""
+    if error.status is None or error.error_class in ("cut", "timeout"):
+        return error.message
+    return f"{ERROR_CLASSES[error.error_class]} (HTTP {error.status})"
