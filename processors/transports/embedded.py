@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 from faust.assignor.client_assignment import ClientAssignment
 from faust.transport import base
 from faust.transport.drivers import TRANSPORTS
-from faust.types import TP, ConsumerMessage, FutureMessage, HeadersArg, RecordMetadata
+from faust.types import TP, ConsumerMessage, HeadersArg, RecordMetadata
 from mode import Service, ServiceT
 
 from tollgate.log import Headers, Position, Record
@@ -31,7 +31,7 @@ LOG_APPEND_TIME = 1
 
 
 class Producer(base.Producer):
-    """Appends to the embedded log; nothing waits in Faust's buffer."""
+    """Appends to the embedded log."""
 
     def __post_init__(self) -> None:
         self._event_log: EmbeddedLog = cast(Any, self.app).event_log
@@ -65,20 +65,9 @@ class Producer(base.Producer):
         """Append, and return when the record is durable."""
         return await self._append(topic, key, value, partition, headers)
 
-    def send_soon(self, fut: FutureMessage) -> None:
-        """Append at once, without the buffer and its task that Faust puts in between."""
-        message = fut.message
-        channel = cast(Any, message.channel)
-        topic = channel.get_topic_name()
-        key, value = cast(bytes | None, message.key), cast(bytes | None, message.value)
-        state = self.app.sensors.on_send_initiated(
-            self, topic, message=message, keysize=len(key or b""), valsize=len(value or b"")
-        )
-        appended = self._append(topic, key, value, message.partition, message.headers)
-        appended.add_done_callback(partial(channel._on_published, message=fut, producer=self, state=state))
-
     async def flush(self) -> None:
         """Return when everything sent so far is durable. Raises what the last append raised."""
+        await self.buffer.flush()
         if self._last is not None:
             await asyncio.wait({self._last})
             self._last.result()
@@ -111,8 +100,8 @@ class Producer(base.Producer):
 class Consumer(SafeCommit, OwnedPartitions):
     """Reads every partition of the topics subscribed to, in one plain loop.
 
-    Faust's own loop makes two tasks for each message, to give up a delivery when a rebalance begins. Here there
-    is only the rebalance at the start, and one when an agent restarts.
+    Faust's own loop makes two tasks for each message, so that a rebalance can cut a delivery short. Here nobody
+    else can want the partitions: they are assigned once, at the start.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -124,7 +113,7 @@ class Consumer(SafeCommit, OwnedPartitions):
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Assign every partition of these topics. Returns before that is done."""
-        # Not here: the assignment waits for the conductor, and the conductor for this to return.
+        # Not awaited here: the assignment waits for the conductor, and the conductor for this to return.
         self.add_future(self._rebalance(set(topics)))
 
     async def _rebalance(self, topics: set[str]) -> None:
