@@ -427,6 +427,7 @@ class Call:
 
 def _reason(error: ProviderError) -> str:
     """What the books say of a failure: our own words. A provider's may quote the prompt, and go to the client only."""
-    if error.status is None or error.error_class in ("cut", "timeout"):
+    if error.error_class in ("connection", "cut"):  # only the transports and the reader of streams say these
         return error.message
-    return f"{ERROR_CLASSES[error.error_class]} (HTTP {error.status})"
+    words = ERROR_CLASSES[error.error_class]
+    return words if error.status is None else f"{words} (HTTP {error.status})"
