@@ -211,10 +211,8 @@ class Consumer(SafeCommit, OwnedPartitions):
         self._wake.set()
 
     async def _seek(self, partition: TP, offset: int) -> None:
-        start = self._event_log.start(partition.topic, partition.partition)
-        if offset < start:
-            self.log.warning("%s: retention has removed the records from offset %d to %d", partition, offset, start)
-        self._positions[partition] = max(offset, start)
+        # To recover, Faust seeks to the record before the one that it wants.
+        self._positions[partition] = max(offset, self._event_log.start(partition.topic, partition.partition))
         self._wake.set()
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 from faust.transport.consumer import Consumer
 from faust.types import TP
 
+from tollgate.errors import OutOfRange
+from tollgate.log import Log
+
 
 @dataclass(frozen=True)
 class Ownership:
@@ -20,7 +23,8 @@ class Ownership:
 
     `take_over(partition)` is awaited once per assignment, after the tables are recovered and before the first
     record of the partition is delivered; it returns the offset to start at. Partitions are taken over side by
-    side. If the partition is revoked meanwhile, it is cancelled. If it raises, the app crashes.
+    side. If the partition is revoked meanwhile, it is cancelled. If it raises, or the topic ends before the offset,
+    the app crashes.
 
     `give_up(partitions)` is awaited once for each take-over that was begun, when the partitions are revoked or the
     app stops: nothing more of them is delivered, and on Kafka no other worker gets them before it returns (within
@@ -91,13 +95,26 @@ class OwnedPartitions(Consumer):
         return super()._set_active_tps(tps - self._owned(tps))
 
     async def _take_over(self, tp: TP) -> None:
-        offset = await self._ownership.take_over(tp.partition)
+        offset = await self._within(tp, await self._ownership.take_over(tp.partition))
         await self.seek_wait({tp: offset})
         # Acknowledgements below the committed offset are ignored, and none below it is committed.
         self._committed_offset[tp] = offset or None
         self._taken.add(tp)
         self.resume_partitions({tp})
         self._note_taken()
+
+    async def _within(self, tp: TP, offset: int) -> int:
+        """The offset, if the log has it, or the oldest that it has."""
+        log: Log = self.app.event_log
+        start, end = (await log.starts(tp.topic))[tp.partition], (await log.ends(tp.topic))[tp.partition]
+        if offset > end:
+            raise OutOfRange(
+                f"{tp.topic}/{tp.partition} is to be consumed from offset {offset}, but ends at {end}: its records are "
+                "gone, or it was made anew; nothing that it gets now would be handled"
+            )
+        if offset < start:
+            self.log.warning("%s/%d: retention has removed offsets %d to %d unread", *tp, offset, start - 1)
+        return max(offset, start)
 
     async def _give_up(self, tps: set[TP]) -> None:
         begun = {tp: self._take_overs.pop(tp) for tp in tps & self._take_overs.keys()}

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from tollgate.topics import Topic, Topics
 
 PARTITIONS = 3
 WAIT_S = 20.0
+FIRST_MS = 1_700_000_000_000
 
 
 class Place:
@@ -51,7 +53,8 @@ class Place:
         """The log, open; on Kafka with its topics created."""
         log: EmbeddedLog | KafkaLog
         if self.server is None:
-            log = await EmbeddedLog.open(self.folder, self.topics)
+            # Each record a millisecond after the one before.
+            log = await EmbeddedLog.open(self.folder, self.topics, clock_ms=count(FIRST_MS).__next__)
         else:
             await apply_kafka(self.server, self.topics)
             log = await KafkaLog.connect(self.server, self.topics, client_id="test")

@@ -4,9 +4,13 @@ import asyncio
 import os
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from tests.transports.support import PARTITIONS, WAIT_S, Place, Processor, append
+from tests.transports.support import PARTITIONS, WAIT_S, Place, Processor, append, read
+from tollgate.errors import OutOfRange, TollgateError
 from tollgate.log import Log
+from tollgate.log.embedded import EmbeddedLog
 
 
 async def test_an_agent_receives_every_partition_in_order(place: Place, log: Log) -> None:
@@ -137,3 +141,41 @@ async def test_a_stop_during_a_take_over_cancels_it_and_gives_up(place: Place, l
     async with Processor(place, log, start=start) as processor:
         await processor.until(lambda it: len(it.told("take")) == PARTITIONS)
     assert sorted(cancelled) == sorted(processor.told("give")) == [0, 1, 2]
+
+
+async def test_a_start_that_retention_has_removed_becomes_the_oldest_offset_left(place: Place, log: Log) -> None:
+    await append(log, place.requests, 0, [b"%d" % n for n in range(10)])
+    await expire(place, log, before=6)
+    async with Processor(place, log, start=lambda partition: 2 if partition == 0 else 0) as processor:
+        await processor.until(lambda it: len(it.received) == 4)
+    assert processor.offsets(0) == [6, 7, 8, 9]
+
+
+async def test_a_start_beyond_the_end_crashes_the_app(place: Place, log: Log) -> None:
+    """Or else whatever is appended next would be taken for handled."""
+    await append(log, place.requests, 0, [b"x"])
+    async with Processor(place, log, start=lambda partition: 2 if partition == 0 else 0) as processor:
+        with pytest.raises(OutOfRange, match=r"from offset 2, but ends at 1"):
+            await processor.app.until_ready()
+
+
+async def test_an_app_without_its_changelog_crashes_at_the_start(place: Place) -> None:
+    del place.topics.topics[place.changelog]
+    async with place.log() as log, Processor(place, log, start=lambda partition: 0) as processor:
+        with pytest.raises(TollgateError, match=place.changelog):
+            await processor.app.until_ready()
+    assert processor.happened == []
+
+
+async def expire(place: Place, log: Log, *, before: int) -> None:
+    """Have retention remove what is older than the offset `before` of partition 0."""
+    if isinstance(log, EmbeddedLog):
+        oldest = (await read(log, place.requests, 0))[before].timestamp_ms
+        await log.maintain(now_ms=oldest + (place.topics[place.requests].retention_ms or 0))
+        return
+    admin = AIOKafkaAdminClient(bootstrap_servers=place.server)
+    await admin.start()
+    try:
+        await admin.delete_records({TopicPartition(place.requests, 0): RecordsToDelete(before_offset=before)})
+    finally:
+        await admin.close()
