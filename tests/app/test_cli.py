@@ -16,7 +16,10 @@ import pytest
 import tollgate
 from tollgate.app import cli
 from tollgate.errors import AppendUnknown, LogLocked
+from tollgate.log import Log
 from tollgate.log.embedded import EmbeddedLog
+from tollgate.sinks.differences import Difference as Unbalanced
+from tollgate.sinks.reconcile import Report
 from tollgate.topics import Difference, Topics, load_topics
 
 KEY = "kZ3vQ9xL2mN8pR5tW7yB4cD6"
@@ -426,6 +429,30 @@ def test_a_replay_needs_a_log(run):
 
     assert code == 3
     assert "there is no log that can be read" in err
+
+
+def test_books_that_balance_are_exit_code_0(run, empty_log):
+    assert run("reconcile") == (0, "0 differences in 0 rows\n", "")
+    assert json.loads(run("reconcile", "--json")[1])["differences"] == []
+
+
+def test_books_that_do_not_balance_are_exit_code_1_with_every_difference(run, empty_log, monkeypatch):
+    async def unbalanced(log: Log, data: Path) -> Report:
+        wrong = [Unbalanced(source="usage", place=f"row {row}", what="is missing") for row in range(300)]
+        return Report(differences=wrong, rows=7, pending_rows=2, open_requests=1, pending_copies=0, before_log=0)
+
+    monkeypatch.setattr("tollgate.sinks.reconcile.reconcile", unbalanced)
+
+    code, out, _ = run("reconcile")
+    assert code == 1
+    assert out.count("is missing") == 300
+    assert out.splitlines()[-3:] == [
+        "300 differences in 7 rows",
+        "2 rows are not in Parquet yet",
+        "1 requests have not ended",
+    ]
+    code, out, _ = run("reconcile", "--json")
+    assert (code, len(json.loads(out)["differences"])) == (1, 300)
 
 
 HEAVY = ("aiohttp", "duckdb", "faust", "pyarrow", "starlette", "uvicorn", "yaml", "msgspec", "cryptography", "aiokafka")

@@ -128,5 +128,5 @@ def sandbox(
     return OK
 
 
-for command in (cli_books.sql, cli_books.replay):
+for command in (cli_books.sql, cli_books.replay, cli_books.reconcile):
     app.command()(command)

@@ -18,6 +18,7 @@ from tollgate.errors import ConfigError
 
 if TYPE_CHECKING:
     from tollgate.log import Log
+    from tollgate.sinks.reconcile import Report
     from tollgate.sinks.replay import Replayed
 
 Format = Literal["table", "csv", "json", "parquet"]
@@ -70,6 +71,38 @@ def replay(
         remark(f"skipped {record.topic}[{record.partition}] at {record.offset}: {record.reason}")
     print(f"{done.rows} rows of {done.records} records are in {to}")
     return 0
+
+
+def reconcile(json: Json = False, config: ConfigFile = None) -> int:
+    """Compare the log with Parquet and with itself; exit code 1 if the books do not balance.
+
+    What is still under way is pending, not a difference.
+    """
+    from tollgate.sinks.reconcile import reconcile as compare
+
+    async def compared() -> "Report":
+        async with _log(config) as (data, log):
+            assert log is not None
+            return await compare(log, data)
+
+    report = asyncio.run(compared())
+    if json:
+        from msgspec import to_builtins
+
+        print_json(to_builtins(report))
+        return 1 if report.differences else 0
+    for difference in report.differences:
+        print(difference)
+    print(f"{len(report.differences)} differences in {report.rows} rows")
+    for count, what in (
+        (report.pending_rows, "rows are not in Parquet yet"),
+        (report.pending_copies, "cost lines are on their way to the topic 'costs'"),
+        (report.open_requests, "requests have not ended"),
+        (report.before_log, "rows are older than the log and could not be compared"),
+    ):
+        if count:
+            print(f"{count} {what}")
+    return 1 if report.differences else 0
 
 
 @asynccontextmanager
