@@ -76,6 +76,7 @@ class Client:
             deadline.cancel()
             if self._watch is not None:
                 self._watch.cancel()
+                self._watch = None
             self._door.replies.close(self._request.request_id)
 
     async def _forward(self) -> None:

@@ -75,7 +75,7 @@ def _not_json(body: bytes, error: orjson.JSONDecodeError) -> Refusal:
     except UnicodeDecodeError as invalid:
         return _refusal(
             "invalid_utf8",
-            f"The body is not UTF-8: the byte at {invalid.start} (0x{body[invalid.start]:02x}) cannot be.",
+            f"The body is not UTF-8 at byte {invalid.start} (0x{body[invalid.start]:02x}).",
         )
     if not body:
         return _refusal("invalid_json", "The body is empty; it must be a JSON object.")

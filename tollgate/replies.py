@@ -53,7 +53,7 @@ class Waiter:
     def __init__(self, on_behind: Callable[[], None] | None = None) -> None:
         self._replies: deque[Reply] = deque()
         self._ready: asyncio.Future[None] | None = None
-        self._on_behind = on_behind
+        self.on_behind = on_behind
         self._given_up: Exception | None = None
         self.unread_bytes = 0
 
@@ -64,8 +64,8 @@ class Waiter:
     def put(self, reply: Reply) -> None:
         self._replies.append(reply)
         self.unread_bytes += len(reply.body)
-        if self.behind and self._on_behind is not None:
-            self._on_behind()
+        if self.behind and self.on_behind is not None:
+            self.on_behind()
         self._wake()
 
     def give_up(self, why: Exception) -> None:
@@ -106,7 +106,10 @@ class LocalReplies:
         return waiter
 
     def close(self, request_id: str) -> None:
-        self._waiters.pop(request_id, None)
+        """Wait no longer; what comes later is dropped."""
+        waiter = self._waiters.pop(request_id, None)
+        if waiter is not None:
+            waiter.on_behind = None  # it refers to whoever waited: a cycle that only the collector would find
 
     def send(self, address: str, reply: Reply) -> None:
         waiter = self._waiters.get(reply.request_id)
