@@ -1,8 +1,8 @@
-"""topics.yaml: what every topic is, and what differs from it. Pure but for reading the file."""
+"""topics.yaml: what every topic is, and where a cluster differs from it. Pure but for reading the file."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import yaml
@@ -92,6 +92,76 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True):
 
     def __iter__(self) -> Iterator[Topic]:
         return iter(self.topics.values())
+
+
+class ActualTopic(msgspec.Struct, frozen=True, kw_only=True):
+    """A topic as a cluster has it: all settings in force, and those that were set for the topic itself."""
+
+    partitions: int
+    config: dict[str, str]
+    own: dict[str, str] = {}
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One point in which a cluster is not as declared; its text is fit to be shown."""
+
+    topic: str
+    what: Literal["missing", "partitions", "config"]
+    setting: str = ""
+    declared: str
+    actual: str = ""
+
+    @property
+    def applicable(self) -> bool:
+        """Whether it can be set right: the partition count of a topic is fixed for the life of a log."""
+        return self.what != "partitions"
+
+    def __str__(self) -> str:
+        match self.what:
+            case "missing":
+                return f"{self.topic}: is missing; declared with {self.declared} partitions"
+            case "partitions":
+                return (
+                    f"{self.topic}: has {self.actual} partitions, declared are {self.declared}; "
+                    "the count is fixed for the life of a log"
+                )
+            case "config":
+                return f"{self.topic}: {self.setting} is {self.actual or 'not set'}, declared is {self.declared}"
+
+
+def plan(declared: Topics, actual: Mapping[str, ActualTopic]) -> list[Difference]:
+    """Where `actual` is not as declared, in the order of the file; what is not declared is no difference."""
+    differences = []
+    for topic in declared:
+        found = actual.get(topic.name)
+        if found is None:
+            differences.append(Difference(topic=topic.name, what="missing", declared=str(topic.partitions)))
+            continue
+        if found.partitions != topic.partitions:
+            differences.append(
+                Difference(
+                    topic=topic.name,
+                    what="partitions",
+                    declared=str(topic.partitions),
+                    actual=str(found.partitions),
+                )
+            )
+        differences += [
+            Difference(topic=topic.name, what="config", setting=key, declared=value, actual=found.config.get(key, ""))
+            for key, value in topic.config.items()
+            if not _same(value, found.config.get(key))
+        ]
+    return differences
+
+
+def _same(declared: str, actual: str | None) -> bool:
+    """Whether two settings mean the same: 0.10 is 0.1."""
+    if declared == actual or actual is None:
+        return declared == actual
+    try:
+        return float(declared) == float(actual)
+    except ValueError:
+        return False
 
 
 def load_topics(path: Path | None = None) -> Topics:

@@ -93,6 +93,8 @@ class EmbeddedReader:
         except sqlite3.Error as error:
             raise ConfigError(f"{path}: there is no log that can be read: {error}") from None
         self._reads = Worker("tollgate-log-read")
+        self._news = 0
+        self._closed = False
 
     def append(
         self,
@@ -181,11 +183,12 @@ class EmbeddedReader:
         return self._news
 
     async def close(self) -> None:
-        """Release the database."""
+        """Release the database. Closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
         await self._reads.run(self._storage.close)
         self._reads.stop()
-
-    _news = 0
 
     def _of(self, topic: str) -> list[_Partition]:
         try:
@@ -371,6 +374,8 @@ class EmbeddedLog(EmbeddedReader):
 
     async def close(self) -> None:
         """Write what was appended, then release everything; appends from now on are refused."""
+        if self._closed:
+            return
         if self._refusal is None:
             self._refusal = LogUnavailable("the log is closed")
         if self._queued_records and not self.failed.done():

@@ -1,0 +1,35 @@
+"""What tests of several areas share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kafka_broker import HOW_TO_GET, KafkaBroker, KafkaUnavailable
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[KafkaBroker]:
+    """A broker of the tests' own, which they may freeze."""
+    broker = KafkaBroker()
+    try:
+        broker.start()
+    except KafkaUnavailable as error:
+        if os.environ.get("TOLLGATE_REQUIRE_KAFKA") == "1":
+            pytest.fail(f"TOLLGATE_REQUIRE_KAFKA=1, but {error}", pytrace=False)
+        pytest.skip(f"the tests on Kafka need Java 17 and Maven, or TOLLGATE_TEST_KAFKA=host:port ({HOW_TO_GET})")
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> str:
+    """The address of a Kafka broker: that of TOLLGATE_TEST_KAFKA, or of one started for the session.
+
+    Topics must be named so that no two tests share one.
+    """
+    running = os.environ.get("TOLLGATE_TEST_KAFKA")
+    if running:
+        return running
+    address: str = request.getfixturevalue("kafka_broker").address
+    return address

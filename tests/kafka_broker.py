@@ -1,0 +1,208 @@
+"""A real Kafka broker for tests and for trying things out: one KRaft node on the loopback interface.
+
+    python tests/kafka_broker.py --port 9092        runs until Ctrl-C
+
+Maven fetches Apache Kafka once (45 MB) into $TOLLGATE_KAFKA_CACHE, by default ~/.cache/tollgate-kafka; every start
+begins with an empty log. Standard library only. Needs Java 17 or newer, and Maven for the first time.
+"""
+
+import argparse
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+KAFKA_VERSION = "4.3.1"
+LOG4J_VERSION = "2.25.4"
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 30.0
+HOW_TO_GET = "Debian: apt-get install openjdk-17-jre-headless maven"
+
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>local</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
+      <version>{KAFKA_VERSION}</version></dependency>
+    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId>
+      <version>{LOG4J_VERSION}</version></dependency>
+  </dependencies>
+</project>
+"""
+_LOG4J = """<Configuration status="ERROR">
+  <Appenders><Console name="out"><PatternLayout pattern="%d{HH:mm:ss,SSS} %p %c{1} %m%n"/></Console></Appenders>
+  <Loggers><Root level="WARN"><AppenderRef ref="out"/></Root></Loggers>
+</Configuration>
+"""
+
+
+class KafkaUnavailable(Exception):
+    """Java, Maven or the download is missing; the text says how to get it."""
+
+
+class KafkaBroker:
+    """A broker with a log of its own, from `start` to `stop`."""
+
+    def __init__(self, *, port: int = 0) -> None:
+        self.port = port or _free_port()
+        self.address = f"{HOST}:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._folder = Path()
+
+    def start(self) -> "KafkaBroker":
+        """Return once the broker answers. Raises `KafkaUnavailable` where it cannot be had."""
+        java, jars = _java(), _jars()
+        self._folder = Path(tempfile.mkdtemp(prefix="tollgate-kafka-"))
+        settings = self._folder / "server.properties"
+        settings.write_text(_settings(self._folder / "data", self.port, _free_port()))
+        (self._folder / "log4j2.xml").write_text(_LOG4J)
+        command: list[str | Path] = [
+            java,
+            "-Xmx384m",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-cp",
+            f"{jars}/*",
+        ]
+        command.append(f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}")
+        format_log = [*command, "kafka.tools.StorageTool", "format", "-t", uuid.uuid4().hex[:22], "-c", settings]
+        done = subprocess.run(format_log, capture_output=True, text=True, timeout=START_TIMEOUT_S)
+        if done.returncode != 0:
+            raise KafkaUnavailable(f"{java} cannot run Kafka {KAFKA_VERSION}: {done.stderr.strip()[:300]}")
+        run = [*command, "kafka.Kafka", settings]
+        with (self._folder / "broker.log").open("wb") as output:
+            self.process = subprocess.Popen(run, stdout=output, stderr=output, preexec_fn=_end_with_parent)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _answers(self.port):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                said = (self._folder / "broker.log").read_text(errors="replace")[-3000:]
+                self.stop()
+                raise RuntimeError(f"Kafka did not start:\n{said}")
+            time.sleep(0.05)
+        return self
+
+    def stop(self) -> None:
+        """End the broker and remove its log."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def freeze(self, frozen: bool) -> None:
+        """Stop the broker's time, or let it go on: connections stay open and nothing answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+
+def _settings(data: Path, port: int, controller_port: int) -> str:
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "log.dirs": data,
+        "auto.create.topics.enable": "false",
+        # One node holds the only copy of everything; few internal partitions make start and stop quick.
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 4,
+        "group.initial.rebalance.delay.ms": 0,
+        "log.cleaner.dedupe.buffer.size": 16 << 20,
+    }
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    if java is None:
+        raise KafkaUnavailable(f"there is no Java 17 ({HOW_TO_GET})")
+    return java
+
+
+def _jars() -> Path:
+    """The folder with Kafka's jars, fetched if it is not there yet."""
+    cache = Path(os.environ.get("TOLLGATE_KAFKA_CACHE") or Path.home() / ".cache" / "tollgate-kafka")
+    jars = cache / KAFKA_VERSION
+    if jars.is_dir():
+        return jars
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise KafkaUnavailable(f"there is no Maven to fetch Kafka with ({HOW_TO_GET})")
+    cache.mkdir(parents=True, exist_ok=True)
+    # Fetched beside its place and then renamed, so that two at once do not disturb each other.
+    with tempfile.TemporaryDirectory(dir=cache) as name:
+        folder = Path(name)
+        (folder / "pom.xml").write_text(_POM)
+        goal = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+        options = ["-DincludeScope=runtime", f"-DoutputDirectory={folder / 'jars'}"]
+        fetched = subprocess.run(
+            [maven, "-q", "-B", "-f", folder / "pom.xml", goal, *options], capture_output=True, text=True
+        )
+        if fetched.returncode != 0:
+            raise KafkaUnavailable(f"Maven could not fetch Kafka {KAFKA_VERSION}: {fetched.stdout.strip()[:500]}")
+        try:
+            (folder / "jars").rename(jars)
+        except OSError:
+            if not jars.is_dir():
+                raise
+    return jars
+
+
+def _end_with_parent() -> None:
+    """In the broker's process: leave Ctrl-C to `stop`, and die if the tests are killed (Linux)."""
+    os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    """Whether a broker answers an ApiVersions request (key 18, version 0) without an error."""
+    body = struct.pack(">hhih", 18, 0, 1, -1)
+    try:
+        with socket.create_connection((HOST, port), timeout=2) as connection:
+            connection.sendall(struct.pack(">i", len(body)) + body)
+            answer = connection.makefile("rb").read(10)
+    except OSError:
+        return False
+    return len(answer) == 10 and struct.unpack(">iih", answer)[2] == 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Run one Kafka broker until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=9092)
+    broker = KafkaBroker(port=parser.parse_args().port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        print(broker.start().address, flush=True)
+        signal.pause()
+    except KafkaUnavailable as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        broker.stop()

@@ -1,0 +1,120 @@
+"""Making the topics of a Kafka cluster match topics.yaml, and saying where they do not."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, for_code
+
+from tollgate.errors import LogUnavailable
+from tollgate.topics import ActualTopic, Difference, Topics, plan
+
+from .kafka import Security
+
+REQUEST_TIMEOUT_S = 15.0
+VISIBLE_TIMEOUT_S = 10.0
+VISIBLE_POLL_S = 0.05
+CLIENT_ID = "tollgate-topics"
+
+# Kafka's ConfigSource: what was set for the topic itself, unlike what it takes from its broker.
+_SET_FOR_TOPIC = 1
+_TOPIC_EXISTS = 36
+
+
+async def check_kafka(brokers: str, topics: Topics, security: Security | None = None) -> list[Difference]:
+    """Where the cluster differs from the declarations. Raises `LogUnavailable`."""
+    async with _admin(brokers, security) as admin:
+        return plan(topics, await _actual(admin, topics))
+
+
+async def apply_kafka(brokers: str, topics: Topics, security: Security | None = None) -> list[Difference]:
+    """Create what is missing and set what is declared; return what differed before.
+
+    What the declarations do not name is left as it is. A number of partitions is never changed: such a
+    difference is returned, with `applicable` false, and stays. Raises `LogUnavailable`.
+    """
+    async with _admin(brokers, security) as admin:
+        actual = await _actual(admin, topics)
+        differences = plan(topics, actual)
+        await _create(admin, topics, [each.topic for each in differences if each.what == "missing"])
+        await _alter(admin, topics, actual, {each.topic for each in differences if each.what == "config"})
+        return differences
+
+
+async def _create(admin: Any, topics: Topics, names: list[str]) -> None:
+    if not names:
+        return
+    new = [
+        NewTopic(
+            name=name,
+            num_partitions=topics[name].partitions,
+            replication_factor=topics.replication_factor,
+            topic_configs=topics[name].config,
+        )
+        for name in names
+    ]
+    answer = await admin.create_topics(new)
+    for name, code, *message in answer.topic_errors:
+        if code not in (0, _TOPIC_EXISTS):
+            raise LogUnavailable(f"Kafka would not create topic '{name}': {for_code(code).__name__} {message}")
+    # The controller has them; a broker may hear of it a moment later.
+    deadline = time.monotonic() + VISIBLE_TIMEOUT_S
+    while not set(names) <= set(await admin.list_topics()):
+        if time.monotonic() > deadline:
+            raise LogUnavailable(f"Kafka created {', '.join(names)}, but does not show them")
+        await asyncio.sleep(VISIBLE_POLL_S)
+
+
+async def _alter(admin: Any, topics: Topics, actual: Mapping[str, ActualTopic], names: set[str]) -> None:
+    """Write whole configurations: this request of Kafka's resets whatever it does not name."""
+    if not names:
+        return
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, name, {**actual[name].own, **topics[name].config})
+        for name in sorted(names)
+    ]
+    for answer in await admin.alter_configs(resources):
+        for code, message, _, name in answer.resources:
+            if code != 0:
+                raise LogUnavailable(f"Kafka would not configure topic '{name}': {message or for_code(code).__name__}")
+
+
+async def _actual(admin: Any, topics: Topics) -> dict[str, ActualTopic]:
+    """The declared topics that the cluster has."""
+    names = set(await admin.list_topics()) & {topic.name for topic in topics}
+    if not names:
+        return {}
+    partitions = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics(sorted(names))}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(names)]
+    actual = {}
+    for answer in await admin.describe_configs(resources):
+        for code, message, _, name, entries in answer.resources:
+            if code != 0:
+                raise LogUnavailable(f"Kafka would not describe topic '{name}': {message}")
+            actual[name] = ActualTopic(
+                partitions=partitions[name],
+                config={entry[0]: entry[1] for entry in entries},
+                own={entry[0]: entry[1] for entry in entries if entry[3] == _SET_FOR_TOPIC},
+            )
+    return actual
+
+
+@asynccontextmanager
+async def _admin(brokers: str, security: Security | None) -> AsyncIterator[Any]:
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=brokers,
+        client_id=CLIENT_ID,
+        request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
+        **(security or Security()).options(),
+    )
+    try:
+        await admin.start()
+        yield admin
+    except KafkaError as error:
+        raise LogUnavailable(f"no Kafka broker answers at {brokers}: {error!r}") from error
+    finally:
+        await admin.close()
