@@ -16,15 +16,19 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """An aligned table; numbers to the right, None as a dash. Nothing in a cell is taken for markup."""
+    """An aligned table; numbers to the right, None as a dash. Nothing in a cell is taken for markup.
+
+    There is no line of headings when all are empty.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     cells = [list(row) for row in rows]
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for index, column in enumerate(columns):
-        numeric = bool(cells) and all(isinstance(row[index], int | float | None) for row in cells)
+        values = [row[index] for row in cells if row[index] is not None]
+        numeric = bool(values) and all(isinstance(value, int | float) for value in values)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
