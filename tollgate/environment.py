@@ -10,6 +10,7 @@ from pathlib import Path
 from tollgate.errors import ConfigError
 
 CONFIG_FILE = "gateway.yaml"
+PRICING_FILE = "pricing.yaml"  # in the working directory, if there is one
 DEFAULT_DATA = "data"
 DEFAULT_PORT = 8080
 

@@ -281,6 +281,15 @@ def test_config_check_names_the_line_that_is_wrong(run):
     )
 
 
+def test_config_check_reads_the_prices_as_well(run):
+    Path("pricing.yaml").write_text("models: {x/y: {input: cheap, output: 1}}")
+
+    code, _, err = run("config", "check")
+
+    assert code == 3
+    assert err.startswith("tollgate: pricing.yaml") and err.count("\n") == 1
+
+
 def test_config_schema_is_json(run):
     code, out, _ = run("config", "schema")
 

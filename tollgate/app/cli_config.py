@@ -16,14 +16,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command()
 def check(config: ConfigFile = None, json: Json = False) -> int:
-    """Read the configuration as 'serve' would, and show what it comes to. Exit code 3 names the line that is wrong."""
+    """Read gateway.yaml and pricing.yaml as 'serve' would, and show what they come to.
+
+    Exit code 3 comes with the line that is wrong.
+    """
     import msgspec
 
     from tollgate.app.settings import resolve
-    from tollgate.environment import config_file
+    from tollgate.environment import PRICING_FILE, config_file
+    from tollgate.prices.book import PriceBook
 
     file = config_file(os.environ, config)
     settings = resolve(os.environ, config=config)
+    pricing = Path(PRICING_FILE)
+    PriceBook.load(pricing if pricing.exists() else None)
     if json:
         print_json(msgspec.to_builtins(settings.config, enc_hook=str))
         return 0
