@@ -7,6 +7,13 @@ import pytest
 
 from tests.kafka_broker import HOW_TO_GET, KafkaBroker, KafkaUnavailable
 
+SLOW = ("kafka", "crash")  # the slowest first
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is fast runs first, so that a mistake is told early; then the crashes, then everything on Kafka."""
+    items.sort(key=lambda item: [item.get_closest_marker(mark) is not None for mark in SLOW])
+
 
 @pytest.fixture(scope="session")
 def kafka_broker() -> Iterator[KafkaBroker]:
