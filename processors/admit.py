@@ -133,11 +133,13 @@ def _candidates(route: Route, ask: Ask, policy: Policy, available_pusd: int | No
 
 def _candidate(option: Option, ask: Ask, policy: Policy, available_pusd: int | None) -> Candidate | None:
     cap = _output_cap(option, ask, policy, available_pusd)
+    if cap == 0 and ask.max_output_tokens is None:  # not one token of an answer is affordable
+        return None
     bound = _bound(option, ask, policy, cap)
     if available_pusd is not None:
         if bound is None:
             raise _unboundable(option, ask)
-        if bound > available_pusd or cap == 0:
+        if bound > available_pusd:
             return None
     return Candidate(
         provider=option.provider.name,
@@ -180,7 +182,9 @@ def _output_cap(option: Option, ask: Ask, policy: Policy, available_pusd: int | 
 def _bound(option: Option, ask: Ask, policy: Policy, cap: int | None) -> int | None:
     if option.price is None:
         return policy.unpriced_hold_pusd
-    output = cap or option.price.max_output_tokens or option.price.context_window
+    output = cap
+    if output is None:
+        output = option.price.max_output_tokens or option.price.context_window
     if ask.unbounded is not None or output is None:
         return None
     return bound_pusd(option.price, input_tokens=_input_bound(option, ask), output_tokens=ask.choices * output)
@@ -215,7 +219,7 @@ def _budget_spent(
     limit = limits.monthly_budget_pusd or 0
     spent, held = ledger.spent(subject, period), ledger.held(subject, period)
     option = route.options[0]
-    cap = ask.max_output_tokens or 1
+    cap = 1 if ask.max_output_tokens is None else ask.max_output_tokens
     needed = _bound(option, ask, policy, cap) or 0
     reset = period_end(period)
     return Refusal(
