@@ -212,6 +212,14 @@ def take_checkpoint(ledger: Ledger) -> Checkpoint:
     return Checkpoint(rows=rows, mark=mark, obsolete=obsolete)
 
 
+def put_back(ledger: Ledger, checkpoint: Checkpoint) -> None:
+    """The checkpoint was not written to its end: its rows are changed rows still, or the next mark would claim them."""
+    ledger.dirty.update(_Named.of(key, b"").name for key in checkpoint.rows)
+    for key in checkpoint.obsolete:
+        row = _Named.of(key, b"")
+        ledger.written[row.name] = row.epoch
+
+
 def from_rows(partition: int, rows: Iterable[tuple[str, bytes]]) -> Ledger:
     """The ledger that a checkpoint describes; `next_offset` is where the fold of the journal goes on.
 

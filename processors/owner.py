@@ -47,7 +47,7 @@ from tollgate.prices.book import PriceBook
 from tollgate.prices.rate import estimate_line
 from tollgate.processors.admit import Policy, decide, period_of, reject
 from tollgate.processors.call import Call, Ending, Job
-from tollgate.processors.ledger import Ledger, OpenRequest, evolve, from_rows, take_checkpoint
+from tollgate.processors.ledger import Ledger, OpenRequest, evolve, from_rows, put_back, take_checkpoint
 from tollgate.processors.route.plan import Route, plan
 from tollgate.processors.upstream import Transport
 from tollgate.replies import Mailbox, Reply
@@ -164,13 +164,14 @@ class Owner:
     async def close(self, reason: str) -> None:
         """Decide nothing more, end what is under way, and return when its ends are durable."""
         self._closed = True
+        with contextlib.suppress(TollgateError):
+            await self._landed_so_far()  # what was admitted last is a call by now, which can be cancelled
         for call in list(self._calls.values()):
             call.cancel(reason)
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._last is not None:
-            with contextlib.suppress(TollgateError):
-                await self._last
+        with contextlib.suppress(TollgateError):
+            await self._landed_so_far()
 
     @property
     def calls(self) -> int:
@@ -472,23 +473,33 @@ class Owner:
         """Write what has changed since the last time: all rows, and when they are durable, the mark.
 
         The rows are taken at one instant and written only when every journal record that they include is durable,
-        and every cost line of those records is copied.
+        and every cost line of those records is copied. If it fails or is cancelled, the next one writes them.
         """
         if self._closed or self.ledger.next_offset == self._marked:
             return
         checkpoint = take_checkpoint(self.ledger)
-        self._marked = self.ledger.next_offset
+        marked, self._marked = self._marked, self.ledger.next_offset
+        try:
+            await self._landed_so_far()
+            if self._copies:
+                await asyncio.gather(*map(asyncio.shield, self._copies))
+            reached("checkpoint.before")
+            await write_rows(checkpoint.rows)
+            reached("checkpoint.rows")
+            await write_rows(checkpoint.mark)
+            reached("checkpoint.marked")
+            if checkpoint.obsolete:
+                await write_rows(checkpoint.obsolete)
+        except BaseException:
+            self._marked = marked
+            put_back(self.ledger, checkpoint)
+            raise
+
+    async def _landed_so_far(self) -> None:
+        """Return when what was appended to the journal is durable, and what follows from it at once has begun."""
         if self._last is not None:
             await asyncio.shield(self._last)
-        if self._copies:  # `_landed` has run for every record up to the last: their copies are all under way
-            await asyncio.gather(*map(asyncio.shield, self._copies))
-        reached("checkpoint.before")
-        await write_rows(checkpoint.rows)
-        reached("checkpoint.rows")
-        await write_rows(checkpoint.mark)
-        reached("checkpoint.marked")
-        if checkpoint.obsolete:
-            await write_rows(checkpoint.obsolete)
+            await asyncio.sleep(0)  # a future that is done has its callbacks (`_landed`, `_admitted`) still before it
 
     # Commands and letters ---------------------------------------------------------------------------------------------
 
