@@ -22,6 +22,7 @@ from tollgate.ingress.catalogue import Catalogue
 from tollgate.ingress.door import Door
 from tollgate.ingress.guard import (
     MAX_BODY_BYTES_HELD,
+    RETRY_AFTER,
     Load,
     announces_body,
     check_head,
@@ -126,6 +127,7 @@ class Ingress:
         incoming.route = endpoint.route
         handler = endpoint.handler(incoming.method)
         if endpoint.access != "open":
+            self._check_ready()
             identity = incoming.identity = self._authenticator.authenticate(incoming.headers, self._door.now_ms())
             if endpoint.access == "admin":
                 require_admin(identity)
@@ -138,6 +140,17 @@ class Ingress:
         finally:
             if endpoint.counted:
                 self._load.leave()
+
+    def _check_ready(self) -> None:
+        """Raise `Refusal` (503) before the keys are known, and while the process is stopping: another one may be up."""
+        if self._door.not_ready():
+            raise Refusal(
+                503,
+                "not_ready",
+                "The gateway is starting or stopping; GET /readyz says what it waits for. Try again.",
+                type="api_error",
+                headers=RETRY_AFTER,
+            )
 
     async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
         if 400 <= refusal.status < 500:

@@ -9,7 +9,6 @@ for a client that does not read, so every piece has a deadline.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 
@@ -23,8 +22,6 @@ from tollgate.log import Position
 from tollgate.replies import Reply
 from tollgate.wire.exchange import WIRES
 
-log = logging.getLogger(__name__)
-
 SEND_DEADLINE_S = 30.0  # for one piece of at most SEND_SLICE_BYTES: a client slower than 8 KiB/s is given up
 SEND_SLICE_BYTES = 256 << 10
 DEADLINE_GRACE_S = 5.0  # the owner ends a request at its deadline; this much later nothing is expected of it any more
@@ -34,6 +31,7 @@ ABORT = "tollgate.abort"  # the server's extension that drops a connection whate
 HUNG_UP = "client disconnected"
 TOO_SLOW = "client reads too slowly"
 TOO_LATE = "deadline passed without an end"
+NOT_WRITTEN = "the cancellation could not be written"
 
 _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
@@ -134,14 +132,9 @@ class Client:
         if error is None:
             reached("request.appended")
             return
-        log.error("request %s was not accepted: %s", self._request.request_id, type(error).__name__)
         self._cancelled = True  # there is nothing to be cancelled
-        if isinstance(error, LogUnavailable):
-            self._waiter.give_up(not_accepted())
-        else:
-            self._waiter.give_up(
-                Refusal(500, "unknown_outcome", "It is not known whether the request was taken.", type="api_error")
-            )
+        unknown = Refusal(500, "unknown_outcome", "It is not known whether the request was taken.", type="api_error")
+        self._waiter.give_up(not_accepted() if isinstance(error, LogUnavailable) else unknown)
 
     def _fell_behind(self) -> None:
         if self._sending:  # else it has not had the time to read
@@ -171,8 +164,8 @@ class Client:
 
     def _cancel_appended(self, appended: "asyncio.Future[Position]") -> None:
         """A cancellation that could not be written is not tried again: the deadline ends the request anyway."""
-        if not appended.cancelled() and (error := appended.exception()) is not None:
-            log.error("request %s was not cancelled: %s", self._request.request_id, type(error).__name__)
+        if not appended.cancelled() and appended.exception() is not None:
+            self._on_cancel(NOT_WRITTEN)
 
 
 def not_accepted() -> Refusal:

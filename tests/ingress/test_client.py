@@ -206,6 +206,18 @@ async def test_what_cannot_be_written_is_not_accepted(
     assert response.error["message"]
 
 
+async def test_a_cancellation_that_cannot_be_written_is_counted(gateway: Gateway, client: Client):
+    gateway.worker.script = stay_silent
+    connection, call = client.begin(CHAT, OPENAI_BODY)
+    await gateway.worker.request_came.wait()
+    object.__setattr__(gateway.door, "log", BrokenLog(LogUnavailable("full")))
+    connection.hang_up()
+    await call
+    await asyncio.sleep(0)
+    reason = "the cancellation could not be written"
+    assert counted(gateway, "tollgate_http_cancelled_total", reason=reason) == 1
+
+
 async def test_a_beginning_that_was_lost_is_an_error_and_no_half_answer(gateway: Gateway, client: Client):
     async def lose_the_first(worker: Worker, event: RequestAccepted) -> None:
         worker.reply(event, b"second", seq=1)

@@ -23,6 +23,16 @@ async def test_a_gateway_that_is_not_ready_says_what_for(make_gateway: Any):
     assert (await gateway.anonymous.request("GET", "/readyz")).status == 200
 
 
+async def test_a_gateway_that_does_not_know_its_keys_yet_calls_none_of_them_wrong(make_gateway: Any):
+    missing = ["the log is being read"]
+    gateway = await make_gateway(not_ready=lambda: missing)
+    for client in (gateway.bearer("acme"), gateway.anonymous):
+        response = await client.request("POST", CHAT, OPENAI_BODY)
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
+    missing.clear()
+    assert (await gateway.bearer("acme").request("POST", CHAT, OPENAI_BODY)).status == 200
+
+
 async def test_metrics_count_by_route_and_name_nobody(gateway: Gateway):
     await gateway.bearer("acme").request("POST", CHAT, OPENAI_BODY)
     await gateway.admin.request("GET", "/v1/keys/secretive")
