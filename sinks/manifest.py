@@ -112,9 +112,10 @@ def load(data: Path) -> State:
 class Manifest:
     """The writer's side. Threads may commit at the same time; they are taken one after the other."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, checkpoint_every: int = CHECKPOINT_EVERY) -> None:
         """Read the state; make the folders if they are missing."""
         self.data = data
+        self._checkpoint_every = checkpoint_every
         disk.make_folder(data / LOG)
         disk.make_folder(data / TEMPORARY)
         self._lock = threading.Lock()
@@ -142,7 +143,7 @@ class Manifest:
                 _check(state, change, base or {})
                 if disk.publish_new(self._write(change), self._path(state.number + 1)):
                     self._state = state.after(change)
-                    if self._state.number % CHECKPOINT_EVERY == 0:
+                    if self._state.number % self._checkpoint_every == 0:
                         disk.publish(self._write(self._state), self._path(self._state.number, checkpoint=True))
                     return self._state
         raise Fenced(f"{self.data / LOG}: other writers commit without pause")

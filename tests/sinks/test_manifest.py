@@ -8,7 +8,6 @@ import pytest
 
 from tollgate.errors import Fenced
 from tollgate.sinks.manifest import (
-    CHECKPOINT_EVERY,
     KEEP_MS,
     LOG,
     TEMPORARY,
@@ -117,18 +116,18 @@ def test_no_two_plans_have_an_input_in_common(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_stands_for_all_records_before_it(tmp_path: Path) -> None:
-    manifest = Manifest(tmp_path)
-    for offset in range(CHECKPOINT_EVERY + 5):
+    manifest = Manifest(tmp_path, checkpoint_every=10)
+    for offset in range(15):
         manifest.commit(Change(add=(file(str(offset)),), cursors=moved(offset + 1)), base=moved(offset))
-    for number in range(1, CHECKPOINT_EVERY):
+    for number in range(1, 10):
         (tmp_path / LOG / f"{number:020d}.json").unlink()
     assert load(tmp_path) == manifest.state
-    assert len(load(tmp_path).files) == CHECKPOINT_EVERY + 5
+    assert len(load(tmp_path).files) == 15
 
 
 def test_a_writer_asleep_while_its_records_were_pruned_is_fenced(tmp_path: Path) -> None:
-    sleeper, manifest = Manifest(tmp_path), Manifest(tmp_path)
-    for offset in range(CHECKPOINT_EVERY + 5):
+    sleeper, manifest = Manifest(tmp_path), Manifest(tmp_path, checkpoint_every=10)
+    for offset in range(15):
         manifest.commit(Change(cursors=moved(offset + 1)), base=moved(offset))
     assert manifest.sweep(NOW_MS)
     with pytest.raises(Fenced):
