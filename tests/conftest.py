@@ -1,42 +1,53 @@
-"""What tests of several areas share."""
+"""What tests of several areas share: a Kafka broker, started when the first test marked `kafka` runs."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from tests.kafka_broker import HOW_TO_GET, KafkaBroker, KafkaUnavailable
 
-SLOW = ("kafka", "crash")  # the slowest first
+RUNNING = os.environ.get("TOLLGATE_TEST_KAFKA")
+REQUIRED = os.environ.get("TOLLGATE_REQUIRE_KAFKA") == "1"
+
+_BROKER = pytest.StashKey[KafkaBroker | KafkaUnavailable]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is fast runs first, so that a mistake is told early; then the crashes, then everything on Kafka."""
-    items.sort(key=lambda item: [item.get_closest_marker(mark) is not None for mark in SLOW])
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests on Kafka where there is none: from one place, so that the summary says so in one line."""
+    if item.get_closest_marker("kafka") is not None and RUNNING is None:
+        _own_broker(item.config)
 
 
-@pytest.fixture(scope="session")
-def kafka_broker() -> Iterator[KafkaBroker]:
+def pytest_unconfigure(config: pytest.Config) -> None:
+    broker = config.stash.get(_BROKER, None)
+    if isinstance(broker, KafkaBroker):
+        broker.stop()
+
+
+@pytest.fixture
+def kafka_broker(request: pytest.FixtureRequest) -> KafkaBroker:
     """A broker of the tests' own, which they may freeze."""
-    broker = KafkaBroker()
-    try:
-        broker.start()
-    except KafkaUnavailable as error:
-        if os.environ.get("TOLLGATE_REQUIRE_KAFKA") == "1":
-            pytest.fail(f"TOLLGATE_REQUIRE_KAFKA=1, but {error}", pytrace=False)
-        pytest.skip(f"the tests on Kafka need Java 17 and Maven, or TOLLGATE_TEST_KAFKA=host:port ({HOW_TO_GET})")
-    yield broker
-    broker.stop()
+    return _own_broker(request.config)
 
 
 @pytest.fixture(scope="session")
 def kafka(request: pytest.FixtureRequest) -> str:
     """The address of a Kafka broker: that of TOLLGATE_TEST_KAFKA, or of one started for the session.
 
-    Topics must be named so that no two tests share one.
+    For tests marked `kafka`. Topics must be named so that no two tests share one.
     """
-    running = os.environ.get("TOLLGATE_TEST_KAFKA")
-    if running:
-        return running
-    address: str = request.getfixturevalue("kafka_broker").address
-    return address
+    return RUNNING or _own_broker(request.config).address
+
+
+def _own_broker(config: pytest.Config) -> KafkaBroker:
+    if _BROKER not in config.stash:
+        try:
+            config.stash[_BROKER] = KafkaBroker().start()
+        except KafkaUnavailable as error:
+            config.stash[_BROKER] = error
+    broker = config.stash[_BROKER]
+    if isinstance(broker, KafkaBroker):
+        return broker
+    if REQUIRED:
+        pytest.fail(f"TOLLGATE_REQUIRE_KAFKA=1, but {broker}", pytrace=False)
+    pytest.skip(f"no Kafka: {broker}. To run these: {HOW_TO_GET}, or TOLLGATE_TEST_KAFKA=host:port")

@@ -7,7 +7,6 @@ begins with an empty log. Standard library only. Needs Java 17 or newer, and Mav
 """
 
 import argparse
-import ctypes
 import os
 import shutil
 import signal
@@ -25,8 +24,11 @@ LOG4J_VERSION = "2.25.4"
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
-HOW_TO_GET = "Debian: apt-get install openjdk-17-jre-headless maven"
+HOW_TO_GET = "Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
 
+# On Linux the broker ends even when the tests are killed: prctl(PR_SET_PDEATHSIG, SIGKILL).
+_PRCTL = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+_DIES_WITH_PARENT = [sys.executable, "-c", _PRCTL] if sys.platform == "linux" else []
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>local</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
@@ -65,22 +67,15 @@ class KafkaBroker:
         settings = self._folder / "server.properties"
         settings.write_text(_settings(self._folder / "data", self.port, _free_port()))
         (self._folder / "log4j2.xml").write_text(_LOG4J)
-        command: list[str | Path] = [
-            java,
-            "-Xmx384m",
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+UseSerialGC",
-            "-cp",
-            f"{jars}/*",
-        ]
-        command.append(f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}")
+        command: list[str | Path] = [java, "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+        command += ["-cp", f"{jars}/*", f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}"]
         format_log = [*command, "kafka.tools.StorageTool", "format", "-t", uuid.uuid4().hex[:22], "-c", settings]
         done = subprocess.run(format_log, capture_output=True, text=True, timeout=START_TIMEOUT_S)
         if done.returncode != 0:
             raise KafkaUnavailable(f"{java} cannot run Kafka {KAFKA_VERSION}: {done.stderr.strip()[:300]}")
-        run = [*command, "kafka.Kafka", settings]
+        run = [*_DIES_WITH_PARENT, *command, "kafka.Kafka", settings]
         with (self._folder / "broker.log").open("wb") as output:
-            self.process = subprocess.Popen(run, stdout=output, stderr=output, preexec_fn=_end_with_parent)
+            self.process = subprocess.Popen(run, stdout=output, stderr=output, start_new_session=True)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _answers(self.port):
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -136,7 +131,7 @@ def _java() -> str:
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
     if java is None:
-        raise KafkaUnavailable(f"there is no Java 17 ({HOW_TO_GET})")
+        raise KafkaUnavailable("there is no Java")
     return java
 
 
@@ -148,7 +143,7 @@ def _jars() -> Path:
         return jars
     maven = shutil.which("mvn")
     if maven is None:
-        raise KafkaUnavailable(f"there is no Maven to fetch Kafka with ({HOW_TO_GET})")
+        raise KafkaUnavailable("there is no Maven to fetch it with")
     cache.mkdir(parents=True, exist_ok=True)
     # Fetched beside its place and then renamed, so that two at once do not disturb each other.
     with tempfile.TemporaryDirectory(dir=cache) as name:
@@ -167,13 +162,6 @@ def _jars() -> Path:
             if not jars.is_dir():
                 raise
     return jars
-
-
-def _end_with_parent() -> None:
-    """In the broker's process: leave Ctrl-C to `stop`, and die if the tests are killed (Linux)."""
-    os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _free_port() -> int:
@@ -203,6 +191,6 @@ if __name__ == "__main__":
         print(broker.start().address, flush=True)
         signal.pause()
     except KafkaUnavailable as error:
-        sys.exit(str(error))
+        sys.exit(f"{error}; it needs {HOW_TO_GET}")
     except KeyboardInterrupt:
         broker.stop()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
@@ -28,7 +28,7 @@ async def follow(log: Log, topic: str, offsets: dict[int, int], count: int) -> l
     return seen
 
 
-async def aiter_of(log: Log, topic: str, offsets: dict[int, int]) -> AsyncIterator[Sequence[Record]]:
+async def aiter_of(log: Log, topic: str, offsets: dict[int, int]) -> AsyncGenerator[Sequence[Record], None]:
     async for batch in log.follow(topic, offsets):
         yield batch
 
@@ -169,7 +169,7 @@ async def test_a_scan_stays_within_its_bounds(open_log: Open, topic: str) -> Non
 async def test_a_scan_without_an_end_stops_at_the_end_that_it_began_with(open_log: Open, topic: str) -> None:
     log = await open_log(declare(topic))
     await log.append(topic, b"k", b"before")
-    seen = []
+    seen: list[Record] = []
     async for batch in log.scan(topic, 0, 0):
         seen += batch
         await log.append(topic, b"k", b"meanwhile")

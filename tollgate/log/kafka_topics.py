@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
-from tollgate.errors import LogUnavailable
+from tollgate.errors import ConfigError, LogUnavailable
 from tollgate.topics import ActualTopic, Difference, Topics, plan
 
 from .kafka import Security
@@ -26,7 +26,7 @@ _TOPIC_EXISTS = 36
 
 
 async def check_kafka(brokers: str, topics: Topics, security: Security | None = None) -> list[Difference]:
-    """Where the cluster differs from the declarations. Raises `LogUnavailable`."""
+    """Where the cluster differs from the declarations. Raises `LogUnavailable` and `ConfigError`."""
     async with _admin(brokers, security) as admin:
         return plan(topics, await _actual(admin, topics))
 
@@ -35,14 +35,25 @@ async def apply_kafka(brokers: str, topics: Topics, security: Security | None = 
     """Create what is missing and set what is declared; return what differed before.
 
     What the declarations do not name is left as it is. A number of partitions is never changed: such a
-    difference is returned, with `applicable` false, and stays. Raises `LogUnavailable`.
+    difference is returned, with `applicable` false, and stays.
+    Raises `LogUnavailable` when no broker answers, `ConfigError` when one refuses.
     """
     async with _admin(brokers, security) as admin:
         actual = await _actual(admin, topics)
         differences = plan(topics, actual)
         await _create(admin, topics, [each.topic for each in differences if each.what == "missing"])
         await _alter(admin, topics, actual, {each.topic for each in differences if each.what == "config"})
+        await _until_visible(admin, topics)
         return differences
+
+
+async def _until_visible(admin: Any, topics: Topics) -> None:
+    """Wait for the brokers, which hear from the controller a moment after it has answered."""
+    deadline = time.monotonic() + VISIBLE_TIMEOUT_S
+    while any(each.applicable for each in plan(topics, await _actual(admin, topics))):
+        if time.monotonic() > deadline:
+            raise LogUnavailable("Kafka took the settings of topics.yaml, but does not show them")
+        await asyncio.sleep(VISIBLE_POLL_S)
 
 
 async def _create(admin: Any, topics: Topics, names: list[str]) -> None:
@@ -60,13 +71,8 @@ async def _create(admin: Any, topics: Topics, names: list[str]) -> None:
     answer = await admin.create_topics(new)
     for name, code, *message in answer.topic_errors:
         if code not in (0, _TOPIC_EXISTS):
-            raise LogUnavailable(f"Kafka would not create topic '{name}': {for_code(code).__name__} {message}")
-    # The controller has them; a broker may hear of it a moment later.
-    deadline = time.monotonic() + VISIBLE_TIMEOUT_S
-    while not set(names) <= set(await admin.list_topics()):
-        if time.monotonic() > deadline:
-            raise LogUnavailable(f"Kafka created {', '.join(names)}, but does not show them")
-        await asyncio.sleep(VISIBLE_POLL_S)
+            reason = " ".join([for_code(code).__name__, *filter(None, message)])
+            raise ConfigError(f"topics.yaml: Kafka would not create '{name}': {reason}")
 
 
 async def _alter(admin: Any, topics: Topics, actual: Mapping[str, ActualTopic], names: set[str]) -> None:
@@ -80,7 +86,9 @@ async def _alter(admin: Any, topics: Topics, actual: Mapping[str, ActualTopic], 
     for answer in await admin.alter_configs(resources):
         for code, message, _, name in answer.resources:
             if code != 0:
-                raise LogUnavailable(f"Kafka would not configure topic '{name}': {message or for_code(code).__name__}")
+                raise ConfigError(
+                    f"topics.yaml: Kafka would not configure '{name}': {message or for_code(code).__name__}"
+                )
 
 
 async def _actual(admin: Any, topics: Topics) -> dict[str, ActualTopic]:
@@ -94,7 +102,7 @@ async def _actual(admin: Any, topics: Topics) -> dict[str, ActualTopic]:
     for answer in await admin.describe_configs(resources):
         for code, message, _, name, entries in answer.resources:
             if code != 0:
-                raise LogUnavailable(f"Kafka would not describe topic '{name}': {message}")
+                raise ConfigError(f"topics.yaml: Kafka would not describe '{name}': {message}")
             actual[name] = ActualTopic(
                 partitions=partitions[name],
                 config={entry[0]: entry[1] for entry in entries},

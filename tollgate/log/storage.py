@@ -211,7 +211,7 @@ class Storage:
         rows = self._connection.execute(
             "SELECT id, length(value) FROM records WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
             (base, base + before, max_rows),
-        )
+        ).fetchall()
         for count, (id, length) in enumerate(rows, start=1):
             size += length or 0
             if count == max_rows or size >= max_bytes:
