@@ -24,8 +24,13 @@ NAMES = (
     "takeover.took",  # the epoch is durable, open requests are not judged
     "sink.before_write",
     "sink.after_write",
+    "sink.after_rename",  # the file has its name, and no record of the manifest names it
     "sink.before_commit",
     "sink.after_commit",
+    "compact.after_plan",  # whoever comes next must complete it
+    "compact.before_rename",
+    "compact.before_commit",
+    "compact.after_commit",
 )
 
 _hook: Callable[[str], None] | None = None
