@@ -59,7 +59,6 @@ class Store(memory.Store[Any, Any]):
     ) -> None:
         """Read every assigned partition of the changelog, also those kept: their rows have been taken."""
         self._rows.clear()
-        self._read_to.clear()
         topic, log = self.table.changelog_topic.get_topic_name(), _log(self.table)
         starts, ends = await log.starts(topic), await log.ends(topic)
         for tp in sorted(tp for tp in assigned if tp.topic == topic):

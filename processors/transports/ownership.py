@@ -97,8 +97,6 @@ class OwnedPartitions(Consumer):
     async def _take_over(self, tp: TP) -> None:
         offset = await self._within(tp, await self._ownership.take_over(tp.partition))
         await self.seek_wait({tp: offset})
-        # Acknowledgements below the committed offset are ignored, and none below it is committed.
-        self._committed_offset[tp] = offset or None
         self._taken.add(tp)
         self.resume_partitions({tp})
         self._note_taken()

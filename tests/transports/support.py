@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from inspect import isawaitable
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -142,7 +143,9 @@ class Processor:
         async for event in stream.noack().events():
             self.received.append(event)
             self._note("event", event.message.partition, event.message.offset)
-            self.handle(event)
+            handled = self.handle(event)
+            if isawaitable(handled):
+                await handled
 
     def _note(self, *what: Any) -> None:
         self.happened.append(what)
