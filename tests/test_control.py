@@ -140,6 +140,17 @@ def test_a_tombstone_removes_its_key():
     assert control.key("k1") is None
 
 
+def test_a_record_that_comes_again_undoes_nothing():
+    control = Control()
+    control.apply(record(0, None))
+    state = STATES[0]
+    assert state is not None
+    control.apply(record(1, state))
+    control.apply(record(0, None))
+    assert control.key("k1") == state
+    assert control.offset == 2
+
+
 def test_a_beat_moves_the_offset_and_nothing_else():
     control = obeyed(CREATE)
     control.apply(record(7, ControlBeat(at_ms=NOW_MS), key="beat"))

@@ -57,7 +57,6 @@ class SealStore(Protocol):
 
 class _DataKey(NamedTuple):
     seal_id: str
-    org_id: str
     hour: int
     cipher: AESGCM
 
@@ -88,7 +87,7 @@ class Sealer:
     def open(self, seal_id: str, org_id: str, request_id: str, ciphertext: bytes) -> bytes:
         """The body again. Raises `SealGone` when its key was deleted, `SealError` when it cannot be what was sealed."""
         key = self._opened.get(seal_id)
-        if key is None or key.org_id != org_id:
+        if key is None:
             key = self._load_key(seal_id, org_id)
             _remember(self._opened, seal_id, key)
         try:
@@ -113,7 +112,7 @@ class Sealer:
         data_key = AESGCM.generate_key(bit_length=256)
         nonce = os.urandom(NONCE_BYTES)
         self._store.save(seal_id, nonce + self._wrapping.encrypt(nonce, data_key, _context(seal_id, org_id)))
-        key = _DataKey(seal_id, org_id, hour, AESGCM(data_key))
+        key = _DataKey(seal_id, hour, AESGCM(data_key))
         _remember(self._opened, seal_id, key)
         return key
 
@@ -131,7 +130,7 @@ class Sealer:
                 f"the key of seal {seal_id} does not open: TOLLGATE_SECRET is not the one that it was made under, "
                 "or the seal belongs to another organisation"
             ) from None
-        return _DataKey(seal_id, org_id, int(match[1]), AESGCM(data_key))
+        return _DataKey(seal_id, int(match[1]), AESGCM(data_key))
 
 
 class FolderSeals:

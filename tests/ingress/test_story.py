@@ -120,6 +120,17 @@ async def test_the_take_over_may_lie_before_the_request(gateway: Gateway, monkey
     assert (await tell(gateway, request.request_id))["status"] == "completed"
 
 
+async def test_a_fenced_writer_is_known_even_where_no_take_over_is_in_sight(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+):
+    old, new = await gateway.journal(OwnerTook(instance="old"), OwnerTook(instance="new"))
+    monkeypatch.setattr(story_module, "CLOCK_SLACK_MS", -1)
+    request = await ask(gateway)
+    await gateway.journal(admitted(request, old), admitted(request, new), ended(request, epoch=new))
+    told = await tell(gateway, request.request_id)
+    assert [event["type"] for event in told["events"]] == ["accepted", "admitted", "ended"]
+
+
 async def test_a_request_taken_over_is_told_across_both_writers(gateway: Gateway):
     request = await ask(gateway)
     (first,) = await gateway.journal(OwnerTook(instance="i"))
@@ -154,6 +165,15 @@ async def test_the_story_is_told_to_its_own_organisation_only(gateway: Gateway):
     response = await gateway.bearer("other").request("GET", f"/v1/requests/{request.request_id}")
     assert (response.status, response.error["code"]) == (404, "request_not_found")
     assert (await tell(gateway, request.request_id, "admin"))["organization"] == "acme"
+
+
+async def test_an_organisation_on_the_same_partition_is_another_one_all_the_same(gateway: Gateway):
+    request = await ask(gateway, "acme")
+    partition = gateway.log.partition_for("requests", b"acme")
+    neighbour = next(f"n{n}" for n in range(1000) if gateway.log.partition_for("requests", b"n%d" % n) == partition)
+    gateway.tokens[neighbour] = await gateway.give_key(neighbour)
+    response = await gateway.bearer(neighbour).request("GET", f"/v1/requests/{request.request_id}")
+    assert response.status == 404
 
 
 async def test_the_admin_finds_what_the_topic_of_requests_keeps_no_longer(gateway: Gateway):
