@@ -23,12 +23,13 @@ class Ownership:
 
     `take_over(partition)` is awaited once per assignment, after the tables are recovered and before the first
     record of the partition is delivered; it returns the offset to start at. Partitions are taken over side by
-    side. If the partition is revoked meanwhile, it is cancelled. If it raises, or the topic ends before the offset,
-    the app crashes.
+    side. If the partition is revoked meanwhile, it is cancelled.
 
     `give_up(partitions)` is awaited once for each take-over that was begun, when the partitions are revoked or the
     app stops: nothing more of them is delivered, and on Kafka no other worker gets them before it returns (within
     the rebalance timeout).
+
+    If either raises, or the topic ends before the offset, the app crashes.
     """
 
     topic: str
@@ -121,7 +122,11 @@ class OwnedPartitions(Consumer):
         for take_over in begun.values():
             take_over.cancel()
         await asyncio.wait(begun.values())
-        await self._ownership.give_up({tp.partition for tp in begun})
+        try:
+            await self._ownership.give_up({tp.partition for tp in begun})
+        except Exception as error:
+            # Faust and its Kafka client would log it and carry on.
+            await self.crash(error)
 
     def _note_taken(self) -> None:
         if self._assigned == self._taken:

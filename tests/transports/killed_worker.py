@@ -43,7 +43,7 @@ async def main(folder: str, server: str, name: str, notes: str, commits: str, pa
 
         async def committed(partition: int) -> int:
             nonlocal start
-            offset = await place.committed(log, partition) or 0
+            offset = await place.committed(partition) or 0
             if partition == 0:
                 start = offset
             return offset

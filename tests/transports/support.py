@@ -64,10 +64,14 @@ class Place:
         finally:
             await log.close()
 
-    async def committed(self, log: Log, partition: int) -> int | None:
-        """What the group has committed for the partition of the requests."""
-        if isinstance(log, EmbeddedLog):
-            return (await log.committed(self.name)).get((self.requests, partition))
+    async def committed(self, partition: int) -> int | None:
+        """What the group has committed for the partition of the requests, whoever has the log open."""
+        if self.server is None:
+            reader = await EmbeddedLog.open_readonly(self.folder)
+            try:
+                return (await reader.committed(self.name)).get((self.requests, partition))
+            finally:
+                await reader.close()
         consumer = AIOKafkaConsumer(bootstrap_servers=self.server, group_id=self.name, enable_auto_commit=False)
         await consumer.start()
         try:

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,8 @@ from tests.transports.support import Place, append
 
 pytestmark = pytest.mark.crash
 
-# Long enough for several commits, which come every 0.1 s.
-LIFE_S = 0.7
-START_S = 30.0
+WAIT_S = 30.0
+QUICK = {n for n in range(EVENTS) if n % SLOW_EVERY}
 
 
 async def run_killed_and_again(place: Place, commits: str) -> set[int]:
@@ -26,17 +24,14 @@ async def run_killed_and_again(place: Place, commits: str) -> set[int]:
     command = [sys.executable, "-m", "tests.transports.killed_worker"]
     command += [str(place.folder), place.server or "", place.name, str(notes), commits]
     first = await asyncio.create_subprocess_exec(*command, "slow")
-    deadline = time.monotonic() + START_S
-    while not notes.stat().st_size:
-        assert first.returncode is None and time.monotonic() < deadline
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(LIFE_S)
+    async with asyncio.timeout(WAIT_S):
+        while finished(notes) != QUICK or await place.committed(0) is None:
+            assert first.returncode is None
+            await asyncio.sleep(0.05)
     first.kill()
     assert await first.wait() == -9
-    before = finished(notes)
-    assert before == {n for n in range(EVENTS) if n % SLOW_EVERY}
     second = await asyncio.create_subprocess_exec(*command, "quick")
-    assert await asyncio.wait_for(second.wait(), START_S) == 0
+    assert await asyncio.wait_for(second.wait(), WAIT_S) == 0
     return finished(notes)
 
 

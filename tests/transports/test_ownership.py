@@ -61,14 +61,14 @@ async def test_a_restart_goes_on_where_the_owner_says_whatever_is_committed(plac
     await append(log, place.requests, 0, [b"%d" % n for n in range(20)])
     async with Processor(place, log, start=lambda partition: 0) as first:
         await first.until(lambda it: len(it.received) == 20)
-    assert await place.committed(log, 0) == 20
+    assert await place.committed(0) == 20
     for start in (12, 0, 19, 20):
         async with Processor(place, log, start=lambda partition, start=start: start if partition == 0 else 0) as again:
             await again.app.until_ready()
             await append(log, place.requests, 1, [b"mark"])
             await again.until(lambda it, start=start: len(it.offsets(0)) == 20 - start and len(it.offsets(1)) > 0)
         assert again.offsets(0) == list(range(start, 20))
-        assert await place.committed(log, 0) == 20
+        assert await place.committed(0) == 20
 
 
 async def test_the_committed_offset_stays_at_the_first_event_that_is_not_acknowledged(place: Place, log: Log) -> None:
@@ -79,7 +79,7 @@ async def test_the_committed_offset_stays_at_the_first_event_that_is_not_acknowl
         await processor.until(lambda it: len(it.received) == 10)
         for n in (0, 1, 3, 4, 9):
             processor.received[n].ack()
-    assert await place.committed(log, 0) == 2
+    assert await place.committed(0) == 2
 
 
 async def test_any_bytes_reach_the_agent_as_they_are(place: Place, log: Log) -> None:

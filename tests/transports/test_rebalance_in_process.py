@@ -7,6 +7,7 @@ import pytest
 
 from tests.transports.support import PARTITIONS, Place, Processor, append
 from tollgate.log import Log
+from tollgate.processors.transports.ownership import Ownership
 
 
 @pytest.fixture
@@ -77,3 +78,19 @@ async def test_a_seek_of_fausts_own_leaves_the_owned_partitions_where_they_are(p
         await append(log, place.requests, 0, [b"c"])
         await processor.until(lambda it: it.received[-1].value == b"c")
     assert processor.offsets(0) == [0, 1, 2]
+
+
+async def test_a_give_up_that_fails_crashes_the_app(place: Place, log: Log) -> None:
+    async def give_up(partitions: set[int]) -> None:
+        raise RuntimeError("the journal cannot be written")
+
+    async def take_over(partition: int) -> int:
+        return 0
+
+    app = place.app(log, Ownership(place.requests, take_over, give_up))
+    app.agent(app.owned_topic, name="requests")(lambda stream: stream)
+    async with app:
+        await app.until_ready()
+        await app.consumer.on_partitions_revoked(app.consumer.assignment())
+        with pytest.raises(RuntimeError, match="the journal cannot be written"):
+            await app.until_ended()
