@@ -35,7 +35,7 @@ ConfigFile = cli_config.ConfigFile
 def main() -> int:
     """Run one command and return its exit code."""
     try:
-        code = app(standalone_mode=False) or OK
+        code = app(prog_name="tollgate", standalone_mode=False) or OK
         sys.stdout.flush()
         return code
     except SystemExit as error:
