@@ -338,6 +338,20 @@ async def test_a_follower_that_retention_overtakes_is_told(tmp_path: Path) -> No
     await log.close()
 
 
+async def test_a_tool_that_retention_overtakes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "READ_ROWS", 10)
+    log = await EmbeddedLog.open(tmp_path, declare("t", retention_ms="1000"), clock_ms=lambda: 0)
+    await asyncio.gather(*(log.append("t", b"k", b"v") for _ in range(50)))
+    reader = await EmbeddedLog.open_readonly(tmp_path)
+    scanning = aiter(reader.scan("t", 0, 0))
+    assert len(await anext(scanning)) == 10
+    await log.maintain(DAY_MS)
+    with pytest.raises(OutOfRange, match="which holds 49 to 50"):
+        await anext(scanning)
+    await reader.close()
+    await log.close()
+
+
 async def test_compaction_keeps_the_newest_of_each_key_with_its_offset(tmp_path: Path) -> None:
     log = await EmbeddedLog.open(tmp_path, compacted("t"))
     for i in range(100):
@@ -376,6 +390,11 @@ async def test_a_tombstone_stays_for_its_time_and_the_newest_record_for_ever(tmp
     await log.append("t", b"d", None)
     await log.maintain(3 * DAY_MS)
     assert await kept() == [7], "old tombstones that an earlier pass had seen are gone; the newest record stays"
+    await log.append("t", b"e", b"1")
+    await log.append("t", b"e", None)
+    await log.append("t", b"f", b"1")
+    await log.maintain(3 * DAY_MS)
+    assert await kept() == [9, 10], "however old, a tombstone stays for the pass that sees it first"
     await log.close()
 
 

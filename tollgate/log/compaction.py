@@ -1,6 +1,6 @@
 """Kafka's `cleanup.policy: compact` for the embedded log: which records a newer one of the same key has replaced.
 
-Offsets are kept and the newest record of a partition stays, whatever it is. Blocking: it runs in a thread, in
+Offsets are kept, and the newest record of a partition stays, whatever it is. Blocking: it runs in a thread, in
 slices, so that other readers take turns.
 """
 
@@ -30,7 +30,6 @@ class Pass:
     storage: Storage
     cleaned: int
     end: int
-    last: int
     tombstones_before_ms: int
     newest: dict[bytes, int] = field(default_factory=dict)
     kept: int = 0
@@ -46,14 +45,14 @@ class Pass:
     def judge(self, first: int) -> tuple[list[int], int]:
         """What a slice holds that can go, and the id after it.
 
-        A tombstone goes once it is old enough for every reader to have seen it, and has been passed once before.
+        A tombstone goes once it is old enough for every reader to have seen it, and has been passed once before:
+        so it is never the newest record, for a pass begins with at least two that are new.
         """
         rows = self.storage.keys(first=first, end=self.end, max_rows=SLICE_ROWS)
         doomed = [
             id
             for id, key, tombstone, timestamp_ms in rows
-            if id != self.last
-            and key is not None
+            if key is not None
             and (
                 self.newest.get(key, id) > id
                 or (tombstone and id < self.cleaned and timestamp_ms < self.tombstones_before_ms)

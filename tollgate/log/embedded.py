@@ -227,7 +227,8 @@ class EmbeddedReader:
             max_bytes=READ_BYTES,
         )
         records, following = await self._reads.run(read)
-        # Retention may have passed by while the thread read; what it left must not be taken for all there was.
+        # Retention may have passed by meanwhile; what it left must not be taken for all there was.
+        await self._refresh()
         partition.check(offset)
         return records, following - partition.base
 
@@ -467,24 +468,19 @@ class EmbeddedLog(EmbeddedReader):
         return records, offset + len(records)
 
     async def _expire(self, partition: _Partition, before_ms: int) -> None:
-        last = partition.end - 1
-        if last <= partition.start:
+        base, newest = partition.base, partition.end - 1
+        if newest <= partition.start:
             return
-        base = partition.base
-        find = partial(self._storage.first_not_older, before_ms, first=base + partition.start, end=base + last)
-        before = await self._reads.run(find) - base
+        find = partial(self._storage.first_not_older, before_ms, first=base + partition.start, end=base + newest)
+        before = await self._reads.run(find)
         for _ in range(EXPIRE_STEPS):
-            if partition.start >= before:
+            first = base + partition.start
+            if first >= before:
                 return
-            partition.start = await self._write(
-                partial(
-                    self._writer_storage.expire,
-                    partition.stored.place,
-                    before=before,
-                    max_rows=EXPIRE_ROWS,
-                    max_bytes=EXPIRE_BYTES,
-                )
-            )
+            reach = partial(self._storage.reach, first=first, end=before, max_rows=EXPIRE_ROWS, max_bytes=EXPIRE_BYTES)
+            # Moved before anything is removed: a reader that misses something finds that it is out of range.
+            partition.start = start = await self._reads.run(reach) - base
+            await self._write(partial(self._writer_storage.expire, partition.stored.place, start))
 
     def _compactable(self, ratio: float | None = None) -> list[_Partition]:
         """The partitions whose compaction is due at this ratio; None takes each topic's own."""
@@ -508,7 +504,6 @@ class EmbeddedLog(EmbeddedReader):
             storage=self._storage,
             cleaned=base + stored.cleaned,
             end=base + end,
-            last=base + partition.end - 1,
             tombstones_before_ms=now_ms - self._topics[partition.topic].delete_retention_ms,
         )
         first = look.cleaned

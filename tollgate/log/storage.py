@@ -27,6 +27,8 @@ OFFSET_MASK = (1 << OFFSET_BITS) - 1
 # statement of its own: SQLite commits a lone statement by itself, and a group needs no BEGIN and no COMMIT.
 ROWS_PER_STATEMENT = 128
 BUSY_TIMEOUT_S = 10.0
+# How large the file of the write-ahead log may stay when a large record, or a slow reader, has made it grow.
+WAL_KEPT_BYTES = 16 << 20
 
 _SCHEMA = f"""
 CREATE TABLE records (
@@ -85,6 +87,7 @@ class Storage:
         try:
             if writable:
                 self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
                 self._connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
             else:
                 self._connection.execute("PRAGMA query_only = ON")
@@ -204,24 +207,26 @@ class Storage:
             "DELETE FROM records WHERE id IN (SELECT value FROM json_each(?))", (msgspec.json.encode(ids),)
         )
 
-    def expire(self, place: int, *, before: int, max_rows: int, max_bytes: int) -> int:
-        """Delete the oldest records below the offset `before`, within the bounds; return the new first offset."""
-        base = place << OFFSET_BITS
-        start, size = before, 0
+    def reach(self, *, first: int, end: int, max_rows: int, max_bytes: int) -> int:
+        """How far one can go from `first` towards `end` within these bounds: the id after the last record."""
         rows = self._connection.execute(
             "SELECT id, length(value) FROM records WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-            (base, base + before, max_rows),
+            (first, end, max_rows),
         ).fetchall()
+        size = 0
         for count, (id, length) in enumerate(rows, start=1):
             size += length or 0
             if count == max_rows or size >= max_bytes:
-                start = (id & OFFSET_MASK) + 1
-                break
+                return int(id) + 1
+        return end
+
+    def expire(self, place: int, start: int) -> None:
+        """Delete a partition's records below the offset `start`."""
+        base = place << OFFSET_BITS
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.execute("DELETE FROM records WHERE id >= ? AND id < ?", (base, base + start))
         self._connection.execute("UPDATE partitions SET start = ? WHERE place = ?", (start, place))
         self._connection.execute("COMMIT")
-        return start
 
     def mark_cleaned(self, place: int, *, cleaned: int, kept: int) -> None:
         """Note that compaction has seen every record below the offset `cleaned` and left `kept` of them."""
