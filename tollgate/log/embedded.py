@@ -86,15 +86,15 @@ class EmbeddedReader:
         """Open the database. Raises `ConfigError` where there is none."""
         self._folder = folder
         self._partitions: dict[str, list[_Partition]] = {}
+        self._news = 0
+        self._closed = False
         path = folder / DATABASE
         try:
             self._storage = Storage(path, writable=False)
-            self._place(self._storage.load())
+            self._learn(self._storage.load())
         except sqlite3.Error as error:
             raise ConfigError(f"{path}: there is no log that can be read: {error}") from None
         self._reads = Worker("tollgate-log-read")
-        self._news = 0
-        self._closed = False
 
     def append(
         self,
@@ -202,18 +202,20 @@ class EmbeddedReader:
             raise UsageError(f"'{topic}' has {len(partitions)} partitions; there is no partition {number}")
         return partitions[number]
 
-    def _place(self, stored: Sequence[Stored]) -> None:
-        self._partitions.clear()
-        for each in sorted(stored, key=lambda each: each.partition):
-            self._partitions.setdefault(each.topic, []).append(_Partition(each))
-
-    async def _refresh(self) -> None:
-        """Learn what another process has appended and removed."""
-        for stored in await self._reads.run(self._storage.load):
-            partition = self._partitions[stored.topic][stored.partition]
+    def _learn(self, found: Sequence[Stored]) -> None:
+        """Take over what the database says; the partitions of a topic come in ascending order."""
+        for stored in found:
+            known = self._partitions.setdefault(stored.topic, [])
+            if stored.partition == len(known):
+                known.append(_Partition(stored))
+            partition = known[stored.partition]
             if stored.end != partition.end:
                 self._news += 1
             partition.start, partition.end = stored.start, stored.end
+
+    async def _refresh(self) -> None:
+        """Learn what another process has appended and removed."""
+        self._learn(await self._reads.run(self._storage.load))
 
     async def _read(self, partition: _Partition, offset: int, end: int) -> tuple[Sequence[Record], int]:
         """A batch of `[offset, end)`, empty over a gap, and the offset to go on from."""
@@ -234,7 +236,7 @@ class EmbeddedReader:
 
 
 class EmbeddedLog(EmbeddedReader):
-    """The log of the one process that may write it. Everything but `close` belongs to the loop that opened it."""
+    """The log of the one process that may write it. Belongs to the loop that opened it."""
 
     def __init__(
         self, folder: Path, topics: Topics, *, lock: int, storage: Storage, clock_ms: Callable[[], int]
@@ -316,6 +318,7 @@ class EmbeddedLog(EmbeddedReader):
         if refusal is not None:
             future.set_exception(refusal)
             return future
+        packed = pack_headers(headers)
         weight = size + _RECORD_OVERHEAD
         self._queued_records += 1
         self._queued_bytes += weight
@@ -324,7 +327,7 @@ class EmbeddedLog(EmbeddedReader):
         target.last_ms = timestamp_ms = max(target.last_ms, self._clock_ms())
         record = Record(topic, target.number, offset, timestamp_ms, key, value, headers)
         self._gathering.append((future, target, record, weight))
-        self._values += (target.base + offset, timestamp_ms, key, value, pack_headers(headers))
+        self._values += (target.base + offset, timestamp_ms, key, value, packed)
         if not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
