@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tollgate.errors import Refusal
+from tollgate.errors import LogError, Refusal
 from tollgate.events import Dialect, Request, RequestAccepted
 from tollgate.ingress.auth import Identity
 from tollgate.ingress.catalogue import Catalogue
-from tollgate.ingress.client import Client
+from tollgate.ingress.client import Client, not_accepted
 from tollgate.ingress.door import Door
 from tollgate.ingress.guard import Load, check_body_head
 from tollgate.ingress.http import Incoming
@@ -73,7 +73,7 @@ class Chat:
             reply_to=door.replies.address,
             body_bytes=len(raw),
         )
-        seal, sealed = door.sealer.seal(request.org_id, request.request_id, raw, now_ms)
+        seal, sealed = await self._seal(request, raw)
         client = Client(incoming, request, door, on_cancel=self._metrics.cancelled)
         client.accept(
             RequestAccepted(
@@ -86,6 +86,14 @@ class Chat:
         )
         self._load.release_body(incoming)
         return client
+
+    async def _seal(self, request: Request, raw: bytes) -> tuple[str, bytes]:
+        sealer = self._door.sealer
+        try:
+            await sealer.prepare(request.org_id, request.accepted_ms)
+            return sealer.seal(request.org_id, request.request_id, raw, request.accepted_ms)
+        except (OSError, LogError):  # a full disk or no broker: nothing has been called or paid for
+            raise not_accepted() from None
 
 
 def build_request(

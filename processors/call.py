@@ -73,6 +73,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     body: Body
     ask: Ask
     headers: dict[str, str]
+    seal: str
     reply_headers: tuple[tuple[str, str], ...]
     reason: str
     priced_ms: int  # when: one time for the bound and for all that is rated
@@ -412,6 +413,8 @@ class Call:
             request.reply_to,
             Reply(
                 request_id=request.request_id,
+                org_id=request.org_id,
+                seal=self._job.seal,
                 epoch=self._job.request.admitted.epoch,
                 attempt=self._number,
                 seq=self._seq,

@@ -58,6 +58,7 @@ from tollgate.wire.exchange import WIRES
 log = logging.getLogger(__name__)
 
 MAX_CALLS = 4_000  # of one owner; the events of further requests wait on the log
+SEAL_PATIENCE_S = 2.0  # then the body cannot be opened, and the request fails
 CONTROL_PATIENCE_S = 5.0  # then it is said that the control topic is behind
 
 Ack = Callable[[], object]
@@ -196,7 +197,7 @@ class Owner:
             case RequestAccepted():
                 if src <= self.ledger.decided:  # decided in an earlier life
                     ack()
-                elif event.control_offset > self._world.control.offset or not self._room.is_set():
+                elif not self._can_decide(event):
                     return self._decide_later(event, src, ack)
                 else:
                     self._decide(event, src, ack)
@@ -211,9 +212,19 @@ class Owner:
                 self._bury(src, value, f"{type(event).__name__} does not belong on this topic", ack)
         return None
 
+    def _can_decide(self, accepted: RequestAccepted) -> bool:
+        """Is everything here that the decision needs: room, the control state of its ingress, the key to its body?"""
+        world = self._world
+        return (
+            accepted.control_offset <= world.control.offset
+            and self._room.is_set()
+            and world.sealer.knows(accepted.seal)
+        )
+
     async def _decide_later(self, accepted: RequestAccepted, src: int, ack: Ack) -> None:
         await self._room.wait()
         await self._applied(accepted.control_offset)
+        await self._world.sealer.wait_for(accepted.seal, timeout_s=SEAL_PATIENCE_S)
         if not self._closed:
             self._decide(accepted, src, ack)
 
@@ -244,11 +255,11 @@ class Owner:
                 price_version=self._world.book.version,
             )
         except Exception as error:  # one request that cannot be decided must not stop the partition
-            self._refuse(request, _refusal_for(error), src, ack, headers=())
+            self._refuse(accepted, _refusal_for(error), src, ack, headers=())
             return
         if decision.refusal is not None or isinstance(decision.record, Ended):
             refusal = decision.refusal or Refusal(500, "internal_error", "refused", type="server_error")
-            self._refuse(request, refusal, src, ack, headers=decision.headers, record=decision.record)
+            self._refuse(accepted, refusal, src, ack, headers=decision.headers, record=decision.record)
             return
         appended = self._append(decision.record)
         reached("owner.decided")
@@ -257,6 +268,7 @@ class Owner:
             body=body,
             ask=ask,
             headers=accepted.headers,
+            seal=accepted.seal,
             reply_headers=decision.headers,
             reason=route.reason if isinstance(route, Route) else "",
             priced_ms=self._now_ms,
@@ -307,7 +319,7 @@ class Owner:
 
     def _refuse(
         self,
-        request: Request,
+        accepted: RequestAccepted,
         refusal: Refusal,
         src: int,
         ack: Ack,
@@ -315,6 +327,7 @@ class Owner:
         headers: tuple[tuple[str, str], ...],
         record: Event | None = None,
     ) -> None:
+        request = accepted.request
         ended = record or reject(
             self.ledger.epoch,
             request,
@@ -325,6 +338,8 @@ class Owner:
         )
         reply = Reply(
             request_id=request.request_id,
+            org_id=request.org_id,
+            seal=accepted.seal,
             epoch=self.ledger.epoch,
             attempt=0,
             seq=0,

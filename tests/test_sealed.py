@@ -1,5 +1,6 @@
 """Sealed bodies open with their own key, for their own request, and never again once the key is deleted."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,41 @@ def test_no_more_keys_are_held_open_than_the_bound(folder: Path, monkeypatch: py
     sealed = {f"o{n}": made.seal(f"o{n}", "r", BODY, NOW_MS) for n in range(10)}
     assert len(made._opened) == len(made._sealing) == 3
     assert all(made.open(seal_id, org, "r", text) == BODY for org, (seal_id, text) in sealed.items())
+
+
+# Made beside the loop --------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_prepared_in_time_is_the_one_that_seals(folder: Path):
+    made = sealer(folder)
+    await made.prepare("acme", NOW_MS)
+    (file,) = files(folder)
+    seal_id, sealed = made.seal("acme", "r1", BODY, NOW_MS)
+    assert seal_id.endswith(file.name)
+    assert sealer(folder).open(seal_id, "acme", "r1", sealed) == BODY
+
+
+async def test_many_that_wait_for_one_key_get_one(folder: Path):
+    made = sealer(folder)
+    await asyncio.gather(*(made.prepare("acme", NOW_MS) for _ in range(20)))
+    await made.prepare("acme", NOW_MS)
+    assert len(files(folder)) == 1
+
+
+async def test_whoever_stops_waiting_leaves_the_key_to_the_others(folder: Path):
+    made = sealer(folder)
+    leaving, staying = (asyncio.ensure_future(made.prepare("acme", NOW_MS)) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await staying
+    assert len(files(folder)) == 1
+
+
+async def test_a_key_that_cannot_be_written_seals_nothing(folder: Path):
+    made = sealer(folder)
+    folder.rmdir()
+    for _ in range(2):
+        with pytest.raises(OSError):
+            await made.prepare("acme", NOW_MS)
+    folder.mkdir()
+    await made.prepare("acme", NOW_MS)

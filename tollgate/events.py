@@ -127,7 +127,7 @@ class Request(_Part, frozen=True):
     body_bytes: int = 0
 
 
-# Topic `requests` ----------------------------------------------------------------------------------------------------
+# Topic `requests` ---------------------------------------------------------------------------------------------------
 
 
 class RequestAccepted(_Event, frozen=True, tag="request_accepted.1"):
@@ -198,7 +198,7 @@ class CommandIssued(_Event, frozen=True, tag="command_issued.1"):
     reply_to: str = ""
 
 
-# Topic `completions`: the journal --------------------------------------------------------------------------------------
+# Topic `completions`: the journal -----------------------------------------------------------------------------------
 
 
 class OwnerTook(_Event, frozen=True, tag="owner_took.1"):
@@ -280,7 +280,7 @@ class Ended(_Event, frozen=True, tag="ended.1"):
 
 
 class Adjusted(_Event, frozen=True, tag="adjusted.1"):
-    """What was learned after the end: `lines` reverse the estimated ones and state the true ones, under their own time."""
+    """Something was learned after the end: `lines` reverse the estimated ones and state the true, at their own time."""
 
     epoch: int
     request_id: str
@@ -292,11 +292,11 @@ class Adjusted(_Event, frozen=True, tag="adjusted.1"):
     request: Request | None = None
 
 
-# Topic `costs` ---------------------------------------------------------------------------------------------------------
+# Topic `costs` ------------------------------------------------------------------------------------------------------
 
 
 class CostsBooked(_Event, frozen=True, tag="costs_booked.1"):
-    """The cost lines of one attempt, copied from the journal record at `journal_offset`; a copy of a copy changes nothing."""
+    """The cost lines of one attempt, copied from the journal record at `journal_offset`; a second copy is no other."""
 
     request_id: str
     org_id: str
@@ -309,7 +309,7 @@ class CostsBooked(_Event, frozen=True, tag="costs_booked.1"):
     lines: tuple[CostLine, ...]
 
 
-# Topic `control` -------------------------------------------------------------------------------------------------------
+# Topic `control` ----------------------------------------------------------------------------------------------------
 
 
 class KeySet(_Event, frozen=True, tag="key_set.1"):
@@ -335,7 +335,40 @@ class ControlBeat(_Event, frozen=True, tag="control_beat.1"):
     at_ms: int
 
 
-# Topic `audit` ---------------------------------------------------------------------------------------------------------
+# Topic `replies` ----------------------------------------------------------------------------------------------------
+
+
+class ReplySent(_Event, frozen=True, tag="reply_sent.1"):
+    """A piece of an answer is on its way to the ingress at `address`. `body` is sealed under the request's own seal.
+
+    `seq` counts from 0 within (request, epoch); the highest epoch wins.
+    """
+
+    address: str
+    request_id: str
+    org_id: str
+    epoch: int
+    attempt: int
+    seq: int
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    seal: str = ""  # empty: the body is not sealed, for nothing in it is anybody's content
+    last: bool = False
+    upstream_us: int = 0
+
+
+# Topic `seals` ------------------------------------------------------------------------------------------------------
+
+
+class SealMade(_Event, frozen=True, tag="seal_made.1"):
+    """A data key of an organisation and hour, wrapped under the gateway's secret. Its tombstone is its deletion."""
+
+    seal_id: str
+    wrapped: bytes
+
+
+# Topic `audit` ------------------------------------------------------------------------------------------------------
 
 
 class AuditRecorded(_Event, frozen=True, tag="audit_recorded.1"):
@@ -356,7 +389,7 @@ class AuditRecorded(_Event, frozen=True, tag="audit_recorded.1"):
     after: str | None = None
 
 
-# Topic `dead-letters` --------------------------------------------------------------------------------------------------
+# Topic `dead-letters` -----------------------------------------------------------------------------------------------
 
 
 class DeadLetter(_Event, frozen=True, tag="dead_letter.1"):
@@ -382,6 +415,8 @@ Event: TypeAlias = (
     | CostsBooked
     | KeySet
     | ControlBeat
+    | ReplySent
+    | SealMade
     | AuditRecorded
     | DeadLetter
 )

@@ -7,9 +7,11 @@ counted and dropped, because the journal, not the reply, is the record of what h
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
+
+from tollgate.errors import Refusal
 
 MAX_UNREAD_BYTES = 1 << 20  # a client this far behind is cancelled
 
@@ -17,7 +19,7 @@ MAX_UNREAD_BYTES = 1 << 20  # a client this far behind is cancelled
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of an answer. The first carries status and headers; the one with `last` is the end.
 
-    `seq` counts from 0 within (request, epoch, attempt). `upstream_us` is how long the provider has been waited for
+    `seq` counts from 0 within (request, epoch). `upstream_us` is how long the provider has been waited for
     so far; what the client waited beyond it is the gateway's own.
     """
 
@@ -25,6 +27,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     attempt: int
     seq: int
+    org_id: str = "default"
+    seal: str = ""  # under which the body is sealed where it leaves the process; empty: nobody's content is in it
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
@@ -44,6 +48,17 @@ class Mailbox(Protocol):
         ...
 
 
+def follows(reply: Reply, *, epoch: int, seq: int) -> Literal["next", "stale", "lost"]:
+    """What a reply is to a client that has taken everything before `seq` of `epoch`. Pure.
+
+    The highest epoch wins: an owner that took over either goes on where the last one stopped, or begins anew if nothing
+    was delivered. `lost` is a gap: the client must be told, for it would never notice.
+    """
+    if reply.epoch < epoch or (reply.epoch == epoch and reply.seq < seq):
+        return "stale"
+    return "next" if reply.seq == seq else "lost"
+
+
 class Waiter:
     """One client's replies, in order. `get` waits; `behind` says that the client reads too slowly.
 
@@ -55,6 +70,8 @@ class Waiter:
         self._ready: asyncio.Future[None] | None = None
         self.on_behind = on_behind
         self._given_up: Exception | None = None
+        self.epoch = -1  # of the newest reply
+        self.taken = 0  # replies so far: the `seq` of the next
         self.unread_bytes = 0
 
     @property
@@ -62,6 +79,7 @@ class Waiter:
         return self.unread_bytes > MAX_UNREAD_BYTES
 
     def put(self, reply: Reply) -> None:
+        self.epoch, self.taken = reply.epoch, reply.seq + 1
         self._replies.append(reply)
         self.unread_bytes += len(reply.body)
         if self.behind and self.on_behind is not None:
@@ -113,8 +131,17 @@ class LocalReplies:
 
     def send(self, address: str, reply: Reply) -> None:
         waiter = self._waiters.get(reply.request_id)
-        if waiter is not None and address == self.address:
-            waiter.put(reply)
+        if waiter is None or address != self.address:
+            return
+        match follows(reply, epoch=waiter.epoch, seq=waiter.taken):
+            case "next":
+                waiter.put(reply)
+            case "lost":
+                waiter.give_up(Refusal(502, "answer_lost", "A part of the answer was lost.", type="api_error"))
+
+    def waiter(self, request_id: str) -> Waiter | None:
+        """Whoever waits for the request in this process."""
+        return self._waiters.get(request_id)
 
     def is_waiting(self, address: str, request_id: str) -> bool | None:
         return address == self.address and request_id in self._waiters

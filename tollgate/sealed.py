@@ -8,6 +8,7 @@ Nonces are 96 random bits, which NIST SP 800-38D (8.3) allows for up to 2^32 enc
 million requests a second of one organisation for the whole hour.
 """
 
+import asyncio
 import contextlib
 import os
 import re
@@ -40,10 +41,17 @@ class SealGone(SealError):
 
 
 class SealStore(Protocol):
-    """Where data keys lie, each under the id of its seal. What is kept is encrypted already."""
+    """Where data keys lie, each under the id of its seal. What is kept is encrypted already.
+
+    `save` may be called from several threads.
+    """
 
     def save(self, seal_id: str, wrapped: bytes) -> None:
-        """Keep a new key; when it returns, the key outlives a power cut."""
+        """Keep a new key; when it returns, the key outlives a power cut. Called in a thread."""
+        ...
+
+    async def wait_for(self, seal_id: str, *, timeout_s: float) -> bool:
+        """Wait until a key that another process made is here; False when it does not come."""
         ...
 
     def load(self, seal_id: str) -> bytes | None:
@@ -62,34 +70,57 @@ class _DataKey(NamedTuple):
 
 
 class Sealer:
-    """Seals and opens bodies. Belongs to one event loop, which waits while a new data key is written: once an hour
-    for each organisation."""
+    """Seals and opens bodies. Belongs to one event loop."""
 
     def __init__(self, root: Secret, store: SealStore) -> None:
         self._wrapping = AESGCM(derive(root, "seal wrapping v1"))
         self._store = store
         self._opened: OrderedDict[str, _DataKey] = OrderedDict()
         self._sealing: OrderedDict[str, _DataKey] = OrderedDict()
+        self._making: dict[str, asyncio.Task[None]] = {}
+
+    async def prepare(self, org_id: str, now_ms: int) -> None:
+        """Have the data key of this hour ready. `seal` would make it too, and the loop would wait for the disk.
+
+        Raises `OSError` when it cannot be written.
+        """
+        if self._key(org_id, now_ms) is not None:
+            return
+        making = self._making.get(org_id)
+        if making is None:
+            making = self._making[org_id] = asyncio.create_task(self._make_beside(org_id, now_ms // HOUR_MS))
+            making.add_done_callback(lambda _: self._making.pop(org_id, None))
+        await asyncio.shield(making)  # who waits may leave; the others need it still
 
     def seal(self, org_id: str, request_id: str, body: bytes, now_ms: int) -> tuple[str, bytes]:
         """The id of the seal, and the body that only its key opens, for this organisation and request alone.
 
         When it returns, the data key is durable: what is appended afterwards can be opened.
         """
-        hour = now_ms // HOUR_MS
-        key = self._sealing.get(org_id)
-        if key is None or key.hour != hour:
-            key = self._make_key(org_id, hour)
-            _remember(self._sealing, org_id, key)
+        key = self._key(org_id, now_ms)
+        if key is None:
+            key = self._new_key(org_id, now_ms // HOUR_MS)
+            self._adopt(org_id, key)
         nonce = os.urandom(NONCE_BYTES)
         return key.seal_id, nonce + key.cipher.encrypt(nonce, body, _context(key.seal_id, org_id, request_id))
 
+    def knows(self, seal_id: str) -> bool:
+        """Can bodies under this seal be opened here now?"""
+        return seal_id in self._opened or self._store.load(seal_id) is not None
+
+    async def wait_for(self, seal_id: str, *, timeout_s: float) -> bool:
+        """Wait until they can; False when the key does not come."""
+        return await self._store.wait_for(seal_id, timeout_s=timeout_s)
+
+    def seal_under(self, seal_id: str, org_id: str, request_id: str, body: bytes) -> bytes:
+        """Another body of a request whose seal is known. Raises `SealGone`, `SealError`."""
+        key = self._opener(seal_id, org_id)
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + key.cipher.encrypt(nonce, body, _context(seal_id, org_id, request_id))
+
     def open(self, seal_id: str, org_id: str, request_id: str, ciphertext: bytes) -> bytes:
         """The body again. Raises `SealGone` when its key was deleted, `SealError` when it cannot be what was sealed."""
-        key = self._opened.get(seal_id)
-        if key is None:
-            key = self._load_key(seal_id, org_id)
-            _remember(self._opened, seal_id, key)
+        key = self._opener(seal_id, org_id)
         try:
             nonce, sealed = ciphertext[:NONCE_BYTES], ciphertext[NONCE_BYTES:]
             return key.cipher.decrypt(nonce, sealed, _context(seal_id, org_id, request_id))
@@ -107,13 +138,30 @@ class Sealer:
             for name in [name for name, key in keys.items() if key.hour < first_kept]:
                 del keys[name]
 
-    def _make_key(self, org_id: str, hour: int) -> _DataKey:
+    def _key(self, org_id: str, now_ms: int) -> _DataKey | None:
+        key = self._sealing.get(org_id)
+        return key if key is not None and key.hour == now_ms // HOUR_MS else None
+
+    async def _make_beside(self, org_id: str, hour: int) -> None:
+        self._adopt(org_id, await asyncio.to_thread(self._new_key, org_id, hour))
+
+    def _adopt(self, org_id: str, key: _DataKey) -> None:
+        _remember(self._sealing, org_id, key)
+        _remember(self._opened, key.seal_id, key)
+
+    def _new_key(self, org_id: str, hour: int) -> _DataKey:
+        """A data key that is kept already. Runs in a thread: touches nothing but the store."""
         seal_id = f"{hour}.{random_text(22)}"
         data_key = AESGCM.generate_key(bit_length=256)
         nonce = os.urandom(NONCE_BYTES)
         self._store.save(seal_id, nonce + self._wrapping.encrypt(nonce, data_key, _context(seal_id, org_id)))
-        key = _DataKey(seal_id, hour, AESGCM(data_key))
-        _remember(self._opened, seal_id, key)
+        return _DataKey(seal_id, hour, AESGCM(data_key))
+
+    def _opener(self, seal_id: str, org_id: str) -> _DataKey:
+        key = self._opened.get(seal_id)
+        if key is None:
+            key = self._load_key(seal_id, org_id)
+            _remember(self._opened, seal_id, key)
         return key
 
     def _load_key(self, seal_id: str, org_id: str) -> _DataKey:
@@ -141,7 +189,7 @@ class FolderSeals:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def save(self, seal_id: str, wrapped: bytes) -> None:
-        """See `SealStore.save`. Written beside its place and renamed: a crash leaves a whole key or none."""
+        """See `SealStore.save`. Written beside its place, synced and renamed: a crash leaves a whole key or none."""
         path = self._path(seal_id)
         if not path.parent.exists():
             path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -154,6 +202,10 @@ class FolderSeals:
             os.fsync(file.fileno())
         draft.rename(path)
         _sync_folder(path.parent)
+
+    async def wait_for(self, seal_id: str, *, timeout_s: float) -> bool:
+        """See `SealStore.wait_for`: no other process writes here."""
+        return self.load(seal_id) is not None
 
     def load(self, seal_id: str) -> bytes | None:
         """See `SealStore.load`."""

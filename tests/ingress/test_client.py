@@ -1,6 +1,7 @@
 """Clients that go, stop reading or wait in vain are noticed, and what is done for them is cancelled at once."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -218,10 +219,18 @@ async def test_a_cancellation_that_cannot_be_written_is_counted(gateway: Gateway
     assert counted(gateway, "tollgate_http_cancelled_total", reason=reason) == 1
 
 
+async def test_a_disk_that_takes_no_key_accepts_no_request(gateway: Gateway, client: Client, tmp_path: Path):
+    for folder in tmp_path.glob("*/seals"):
+        folder.rmdir()
+    response = await client.request("POST", CHAT, OPENAI_BODY)
+    assert (response.status, response.headers["retry-after"]) == (503, "1")
+    assert await gateway.records("requests") == []
+
+
 async def test_a_beginning_that_was_lost_is_an_error_and_no_half_answer(gateway: Gateway, client: Client):
     async def lose_the_first(worker: Worker, event: RequestAccepted) -> None:
         worker.reply(event, b"second", seq=1)
 
     gateway.worker.script = lose_the_first
     response = await client.request("POST", CHAT, OPENAI_BODY)
-    assert (response.status, orjson.loads(response.body)["error"]["code"]) == (502, "broken_answer")
+    assert (response.status, orjson.loads(response.body)["error"]["code"]) == (502, "answer_lost")

@@ -1,0 +1,53 @@
+"""Replies reach their client in order, once, from the newest owner, or the client is told that something is missing."""
+
+import pytest
+
+from tollgate.errors import Refusal
+from tollgate.replies import LocalReplies, Reply, follows
+
+
+def reply(seq, *, epoch=1, body=b"x"):
+    return Reply(request_id="r", epoch=epoch, attempt=1, seq=seq, body=body)
+
+
+@pytest.mark.parametrize(
+    ("coming", "epoch", "taken", "is_what"),
+    [
+        (reply(0), -1, 0, "next"),
+        (reply(1), 1, 1, "next"),
+        (reply(0), 1, 1, "stale"),  # delivered twice
+        (reply(5, epoch=0), 1, 1, "stale"),  # of an owner that was replaced
+        (reply(2), 1, 1, "lost"),
+        (reply(0, epoch=2), 1, 0, "next"),  # a successor begins anew: nothing was delivered
+        (reply(3, epoch=2), 1, 3, "next"),  # a successor goes on
+        (reply(0, epoch=2), 1, 3, "lost"),  # a successor begins anew after content: two answers would be mixed
+    ],
+)
+def test_the_highest_epoch_wins_and_a_gap_is_noticed(coming, epoch, taken, is_what):
+    assert follows(coming, epoch=epoch, seq=taken) == is_what
+
+
+async def test_a_reply_of_a_replaced_owner_is_dropped():
+    replies = LocalReplies("a")
+    waiter = replies.open("r")
+    for coming in (reply(0, epoch=2, body=b"new"), reply(0, epoch=1, body=b"old"), reply(1, epoch=2, body=b"!")):
+        replies.send("a", coming)
+    assert [(await waiter.get()).body, (await waiter.get()).body] == [b"new", b"!"]
+
+
+async def test_a_gap_is_an_error_to_the_client():
+    replies = LocalReplies("a")
+    waiter = replies.open("r")
+    replies.send("a", reply(0))
+    replies.send("a", reply(2))
+    with pytest.raises(Refusal, match="lost"):
+        await waiter.get()
+
+
+async def test_what_is_meant_for_a_former_life_reaches_nobody():
+    replies = LocalReplies("a")
+    waiter = replies.open("r")
+    replies.send("former", reply(0))
+    assert waiter.taken == 0
+    assert replies.is_waiting("former", "r") is False
+    assert replies.is_waiting("a", "r") is True
