@@ -1,8 +1,9 @@
 """What machines ask before they trust a gateway. Open to anybody, and saying nothing that only some may know."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tollgate.ingress.http import Answer, Incoming, json_answer
 
@@ -32,3 +33,26 @@ class Probes:
     async def metrics(self, incoming: Incoming) -> Answer:
         """`GET /metrics`, as Prometheus reads it."""
         return Answer(200, generate_latest(self._registry), (("content-type", CONTENT_TYPE_LATEST),))
+
+
+def create_probe_app(registry: CollectorRegistry, not_ready: Callable[[], Sequence[str]]) -> ASGIApp:
+    """The probes alone, for a process that serves no requests; anything else is a 404 that says so."""
+    probes = Probes(registry, not_ready)
+    handlers: Mapping[str, Callable[[Incoming], Awaitable[Answer]]] = {
+        "/": probes.root,
+        "/healthz": probes.health,
+        "/health": probes.health,
+        "/readyz": probes.ready,
+        "/metrics": probes.metrics,
+    }
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        incoming = Incoming(scope, receive, send)
+        handler = handlers.get(incoming.path)
+        if handler is None:
+            problem = "this process serves no requests, only /healthz, /readyz and /metrics; ask an ingress"
+            await incoming.respond(json_answer(404, {"error": {"message": problem, "code": "wrong_role"}}))
+        else:
+            await incoming.respond(await handler(incoming))
+
+    return application

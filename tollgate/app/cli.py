@@ -82,7 +82,10 @@ def _main(
 @app.command()
 def serve(
     config: ConfigFile = None,
-    role: Annotated[Literal["all"], typer.Option(help="What this process does.")] = "all",
+    role: Annotated[
+        Literal["all", "ingress", "worker", "sink"],
+        typer.Option(help="What this process does; one role of several needs Kafka."),
+    ] = "all",
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")

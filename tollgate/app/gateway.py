@@ -1,9 +1,10 @@
 """The stages of one process, put beside each other: what each is given, in which order they start and stop.
 
-    start:  log → control → sink → processors (take-over) → ready
+    start:  log → seals, control, replies → sink → processors (take-over) → ready
     stop:   processors (calls under way end) → sink (writes what is there) → log
 
-The stages meet only in the log and in the replies; nothing but this module knows all three.
+The stages meet only in the log and in the replies; nothing but this module knows all three. A role is a choice among
+them; `all` is every stage in one process, the only one on the embedded log.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
@@ -19,16 +20,18 @@ from starlette.types import ASGIApp
 from tollgate.app.open_log import open_log
 from tollgate.config import Config
 from tollgate.control import Control, catch_up, follow_control
-from tollgate.errors import TollgateError
+from tollgate.errors import TollgateError, UsageError
 from tollgate.failpoints import reached
-from tollgate.ids import new_request_id
 from tollgate.ingress.app import create_ingress
 from tollgate.ingress.door import Door, wall_clock_ms
-from tollgate.log import Log
+from tollgate.ingress.probes import create_probe_app
+from tollgate.log import WritableLog
 from tollgate.prices.book import PriceBook
 from tollgate.processors.app import processors, transports
 from tollgate.processors.owner import World
 from tollgate.replies import LocalReplies
+from tollgate.reply_topic import ReplyReader, TopicMailbox, new_address
+from tollgate.seal_topic import TopicSeals
 from tollgate.sealed import FolderSeals, Sealer
 from tollgate.secret import Secrets
 from tollgate.sinks.sink import Sink
@@ -38,37 +41,57 @@ SINK_DRAIN_S = 10.0
 PRICES = "pricing.yaml"
 
 Fatal = Callable[[str], None]
+Role = Literal["all", "ingress", "worker", "sink"]
 
 
 class Gateway:
-    """All stages in this process. `application` answers probes at once, and requests while `started` is entered."""
+    """The stages of one role in this process.
+
+    `application` answers probes at once, and an ingress's requests while `started` is entered.
+    """
 
     def __init__(
-        self, config: Config, log: Log, *, data: Path, instance: str, secrets: Secrets, book: PriceBook, fatal: Fatal
+        self,
+        config: Config,
+        log: WritableLog,
+        *,
+        role: Role,
+        data: Path,
+        instance: str,
+        secrets: Secrets,
+        book: PriceBook,
+        fatal: Fatal,
     ) -> None:
         self.log = log
+        self._role = role
         self._config = config
         self._data = data
         self._instance = instance
         self._book = book
         self._fatal = fatal
-        self._waiting_for = ["the log", "the processors"]
+        self._waiting_for = ["the log"]
         self._control = Control()
-        self._replies = LocalReplies(f"{instance}/{new_request_id()}")
-        self._sealer = Sealer(secrets.secret, FolderSeals(data / "seals"))
-        self.sink = Sink(log, data, failpoint=reached)
-        self.application: ASGIApp = create_ingress(
-            Door(
+        self._seals: TopicSeals | None = None if config.log.embedded else TopicSeals(log)
+        self._sealer = Sealer(secrets.secret, self._seals or FolderSeals(data / "seals"))
+        self._replies = LocalReplies(new_address(log, instance))
+        registry = CollectorRegistry()
+        if self._is("ingress"):
+            door = Door(
                 config=config,
                 log=log,
                 replies=self._replies,
                 control=self._control,
                 sealer=self._sealer,
                 secrets=secrets,
-                registry=CollectorRegistry(),
+                registry=registry,
                 not_ready=self.not_ready,
             )
-        )
+            self.application: ASGIApp = create_ingress(door)
+        else:
+            self.application = create_probe_app(registry, self.not_ready)
+
+    def _is(self, role: Role) -> bool:
+        return self._role in ("all", role)
 
     def not_ready(self) -> Sequence[str]:
         """What a new request would wait for; nothing when it may come."""
@@ -82,28 +105,41 @@ class Gateway:
     async def started(self) -> AsyncIterator[None]:
         """Run the stages; on leaving, requests under way are ended and the books written."""
         async with AsyncExitStack() as stack:
-            await catch_up(self.log, self._control)
-            self._waiting_for.remove("the log")
-            follow = follow_control(self.log, self._control)
-            await stack.enter_async_context(self._always(follow, "the fold of the control topic"))
-            await stack.enter_async_context(self._always(self._maintain(), "maintenance"))
-            await stack.enter_async_context(self._sinking())
-            await stack.enter_async_context(
-                processors(
-                    await self._world(stack),
-                    data=self._data / "instances" / self._instance,
-                    instance=self._instance,
-                    bootstrap_servers=self._config.log.bootstrap_servers,
-                    on_crash=self._fatal,
+            beside = stack.enter_async_context
+            await beside(self._always(self._log_failed(), "the log"))
+            await beside(self._always(self._maintain(), "maintenance"))
+            if self._seals is not None:
+                await self._seals.catch_up()
+                await beside(self._always(self._seals.run(), "the fold of the data keys"))
+            if self._role != "sink":
+                await catch_up(self.log, self._control)
+                await beside(self._always(follow_control(self.log, self._control), "the fold of the control topic"))
+            if self._is("ingress") and not self._config.log.embedded:
+                reader = ReplyReader(self.log, self._sealer, self._replies)
+                await beside(self._always(reader.run(await reader.start()), "the reading of replies"))
+            if self._is("sink"):
+                await beside(self._sinking())
+            if self._is("worker"):
+                await beside(
+                    processors(
+                        await self._world(stack),
+                        data=self._data / "instances" / self._instance,
+                        instance=self._instance,
+                        bootstrap_servers=self._config.log.bootstrap_servers,
+                        on_crash=self._fatal,
+                    )
                 )
-            )
-            self._waiting_for.remove("the processors")
+            self._waiting_for.remove("the log")
             yield
+
+    async def _log_failed(self) -> None:
+        """Raise what made the log refuse every further append; until then, for ever."""
+        raise await self.log.failed
 
     async def _world(self, stack: AsyncExitStack) -> World:
         return World(
             log=self.log,
-            replies=self._replies,
+            replies=self._replies if self._config.log.embedded else TopicMailbox(self.log, self._sealer, self._replies),
             control=self._control,
             sealer=self._sealer,
             config=self._config,
@@ -139,10 +175,11 @@ class Gateway:
     async def _sinking(self) -> AsyncIterator[None]:
         """Run the sink; on leaving, it writes what the log holds by then."""
         stopping = False
+        sink = Sink(self.log, self._data, failpoint=reached)
 
         async def watched() -> None:
             try:
-                await self.sink.run()
+                await sink.run()
             except (TollgateError, OSError) as error:
                 self._fatal(f"the sink failed: {error}")
             if not stopping:
@@ -153,7 +190,7 @@ class Gateway:
             yield
         finally:
             stopping = True
-            await self.sink.drain(SINK_DRAIN_S)
+            await sink.drain(SINK_DRAIN_S)
             await task
 
     async def _maintain(self) -> None:
@@ -170,17 +207,21 @@ class Gateway:
 
 @asynccontextmanager
 async def open_gateway(
-    config: Config, *, data: Path, instance: str, secrets: Secrets, fatal: Fatal
+    config: Config, *, role: Role = "all", data: Path, instance: str, secrets: Secrets, fatal: Fatal
 ) -> AsyncIterator[Gateway]:
-    """Open the log and make the stages; nothing runs before `started` is entered.
+    """Open the log and make the stages of the role; nothing runs before `started` is entered.
 
     `fatal` is called with the reason when something happened whose outcome only a restart can find out.
     """
+    if role != "all" and config.log.embedded:
+        raise UsageError(
+            f"--role {role} needs Kafka: the embedded log belongs to one process; add --broker kafka://..."
+        )
     (data / "instances" / instance).mkdir(parents=True, exist_ok=True)
     book = _load_prices()
     log = await open_log(config, data, client_id=instance)
     try:
-        yield Gateway(config, log, data=data, instance=instance, secrets=secrets, book=book, fatal=fatal)
+        yield Gateway(config, log, role=role, data=data, instance=instance, secrets=secrets, book=book, fatal=fatal)
     finally:
         await log.close()
 

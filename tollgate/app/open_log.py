@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from tollgate.config import Config
-from tollgate.log import Log
+from tollgate.log import Log, WritableLog
 from tollgate.topics import load_topics
 
 LOG_FOLDER = "log"  # of the data folder; the embedded log lies in it
 
 
-async def open_log(config: Config, data: Path, *, client_id: str) -> Log:
+async def open_log(config: Config, data: Path, *, client_id: str) -> WritableLog:
     """The log to be written. Raises `LogLocked` when another process writes the embedded one."""
     topics = load_topics()
     if config.log.embedded:

@@ -13,7 +13,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from tollgate.app.gateway import open_gateway
+from tollgate.app.gateway import Role, open_gateway
 from tollgate.config import Config
 from tollgate.errors import ConfigError
 from tollgate.ingress.server import server_config
@@ -24,14 +24,16 @@ RESTART = 75  # EX_TEMPFAIL of sysexits.h: what is true stands in the log, so re
 log = logging.getLogger("tollgate")
 
 
-def run(config: Config, *, data: Path, role: str, host: str, port: int, instance: str, secrets: Secrets) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code. `role` is `all`: every stage in this process."""
+def run(config: Config, *, data: Path, role: Role, host: str, port: int, instance: str, secrets: Secrets) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return uvloop.run(_serve(config, data=data, host=host, port=port, instance=instance, secrets=secrets))
+    return uvloop.run(_serve(config, role=role, data=data, host=host, port=port, instance=instance, secrets=secrets))
 
 
-async def _serve(config: Config, *, data: Path, host: str, port: int, instance: str, secrets: Secrets) -> int:
-    async with open_gateway(config, data=data, instance=instance, secrets=secrets, fatal=_die) as gateway:
+async def _serve(
+    config: Config, *, role: Role, data: Path, host: str, port: int, instance: str, secrets: Secrets
+) -> int:
+    async with open_gateway(config, role=role, data=data, instance=instance, secrets=secrets, fatal=_die) as gateway:
         server = _Server(server_config(gateway.application, host=host, port=port), config.server.drain_s)
 
         def stop() -> None:
@@ -42,7 +44,10 @@ async def _serve(config: Config, *, data: Path, host: str, port: int, instance: 
             serving = asyncio.create_task(server.serve())
             await server.listening(serving)
             async with gateway.started():
-                _greet(server.url, config, data)
+                if role in ("all", "ingress"):
+                    _greet(server.url, config, data)
+                else:
+                    print(f"tollgate {role} is ready; probes at {server.url}/readyz", flush=True)
                 await serving
     return 0
 

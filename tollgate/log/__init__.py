@@ -3,8 +3,11 @@
 Two adapters keep the same promises under one contract suite: `embedded` (SQLite, one process) and `kafka`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+from tollgate.errors import LogError
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -89,4 +92,13 @@ class Log(Protocol):
 
     async def close(self) -> None:
         """Finish what was appended, then release every resource. Nothing may be appended afterwards."""
+        ...
+
+
+class WritableLog(Log, Protocol):
+    """A log opened by one of its writers."""
+
+    @property
+    def failed(self) -> "asyncio.Future[LogError]":
+        """Done, with the error as its result, once an append has an unknown outcome: the process must end."""
         ...
