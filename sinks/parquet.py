@@ -6,16 +6,20 @@ DuckDB is set up in one place, because its defaults depend on the machine: time 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import duckdb
 import pyarrow.parquet as pq
 
 from tollgate.sinks.rows import KEYS, SCHEMAS
 
-COMPACTION_MEMORY = "256MB"  # what is larger is sorted on disk
+COMPACTION_MEMORY = "128MB"  # what is larger is sorted on disk
 
-Connection = duckdb.DuckDBPyConnection
+if TYPE_CHECKING:
+    import duckdb  # 50 MB once it is used: only who compacts or asks loads it
+
+    Connection: TypeAlias = duckdb.DuckDBPyConnection
+else:
+    Connection = Any
 
 
 def write(table: Any, path: Path) -> None:
@@ -25,6 +29,8 @@ def write(table: Any, path: Path) -> None:
 
 def connect(*, spill: Path, memory: str | None = None, threads: int | None = None) -> Connection:
     """An empty DuckDB in memory: UTC whatever the machine says, nothing downloaded, what does not fit in `spill`."""
+    import duckdb
+
     config: dict[str, Any] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
@@ -55,13 +61,19 @@ def view_files(connection: Connection, name: str, table: str, paths: Sequence[Pa
 def join(table: str, inputs: Sequence[Path], output: Path, *, spill: Path) -> int:
     """Write the rows of all inputs into one file, sorted by organisation and time; return their number.
 
-    One core and bounded memory, however large the day was. Not yet durable.
+    One core and bounded memory, however large the day was. Not yet durable. Raises `OSError` when an input cannot
+    be read or the disk refuses.
     """
+    import duckdb
+
     order = ", ".join(dict.fromkeys(("org_id", "ts", *KEYS[table])))
-    with connect(memory=COMPACTION_MEMORY, threads=1, spill=spill) as connection:
-        view_files(connection, "input", table, inputs)
-        query = f'COPY (SELECT * FROM "input" ORDER BY {order}) TO {_text(output)} (FORMAT parquet, COMPRESSION zstd)'  # noqa: S608
-        [(count,)] = connection.execute(query).fetchall()
+    query = f'COPY (SELECT * FROM "input" ORDER BY {order}) TO {_text(output)} (FORMAT parquet, COMPRESSION zstd)'  # noqa: S608
+    try:
+        with connect(memory=COMPACTION_MEMORY, threads=1, spill=spill) as connection:
+            view_files(connection, "input", table, inputs)
+            [(count,)] = connection.execute(query).fetchall()
+    except duckdb.Error as error:
+        raise OSError(f"cannot join {len(inputs)} files of {table}: {error}") from error
     return int(count)
 
 

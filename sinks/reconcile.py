@@ -138,7 +138,7 @@ async def _read(log: Log, folder: Path, spans: list[_Span]) -> _Reading:
 
 def _write_rows(reading: _Reading, fold: Fold) -> None:
     batch = fold.cut()
-    for part in batch.parts():
+    for part in batch.parts:
         reading.write(part.table, part.rows)
     reading.differences += [
         Difference(source="log", place=f"{topic}/{partition}@{offset}", what=f"makes no row: {reason}")

@@ -61,9 +61,8 @@ async def replay(
         nonlocal rows
         batch = fold.cut()
         if batch.cursors:
-            parts = await asyncio.to_thread(batch.parts)
-            await asyncio.to_thread(write, manifest, batch, parts, failpoint)
-            rows += sum(part.rows.num_rows for part in parts)
+            await asyncio.to_thread(write, manifest, batch, failpoint)
+            rows += sum(part.rows.num_rows for part in batch.parts)
             skipped.extend(batch.skipped)
 
     progress(0, total)

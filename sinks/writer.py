@@ -4,7 +4,7 @@ Blocking; runs in a thread. A crash anywhere leaves files that no record names, 
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from tollgate.failpoints import reached
 from tollgate.sinks import disk, parquet
@@ -15,13 +15,13 @@ Failpoint = Callable[[str], None]
 """Called with the name of each step that is about to be taken or just was; tests stop there."""
 
 
-def write(manifest: Manifest, batch: Batch, parts: Sequence[Part], failpoint: Failpoint = reached) -> None:
+def write(manifest: Manifest, batch: Batch, failpoint: Failpoint = reached) -> None:
     """Return when the batch is in the history, once and for ever.
 
     Raises `Fenced` when another writer has moved any of its cursors: then nothing of the batch is there.
     """
     failpoint("sink.before_write")
-    files = tuple(_write_part(manifest, part, failpoint) for part in parts)
+    files = tuple(_write_part(manifest, part, failpoint) for part in batch.parts)
     failpoint("sink.before_commit")
     manifest.commit(Change(add=files, cursors=batch.cursors), base=batch.base)
     failpoint("sink.after_commit")

@@ -88,7 +88,7 @@ async def _tails(log: Log | None, fold: Fold) -> dict[str, Any]:
     parts: dict[str, list[Any]] = {table: [SCHEMAS[table].empty_table()] for table in SCHEMAS}
 
     def cut() -> None:
-        for part in fold.cut().parts():
+        for part in fold.cut().parts:
             parts[part.table].append(part.rows)
 
     if log is not None:

@@ -174,7 +174,7 @@ def told(log: MemoryLog) -> dict[str, list[dict[str, Any]]]:
         if topic in TOPICS:
             fold.take(records)
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in SCHEMAS}
-    for part in fold.cut().parts():
+    for part in fold.cut().parts:
         rows[part.table] += part.rows.to_pylist()
     return {table: in_order(table, of_table) for table, of_table in rows.items()}
 

@@ -31,7 +31,7 @@ def flush(data: Path, log: MemoryLog) -> None:
         if topic in TOPICS:
             fold.take(records)
     batch = fold.cut()
-    write(manifest, batch, batch.parts())
+    write(manifest, batch)
 
 
 def close(data: Path, open_day: str = "2025-11-21", **more: Any) -> None:

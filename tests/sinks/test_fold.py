@@ -5,12 +5,12 @@ from hashlib import sha256
 from tests.sinks.journals import DAY_MS, NOON_MS, MemoryLog, attempt, audit, ended, line, took
 from tollgate.events import Admitted, AttemptStarted, DeadLetter, OwnerReleased, Usage
 from tollgate.journal import JOURNAL
-from tollgate.sinks.fold import AUDIT, Batch, Fold
+from tollgate.sinks.fold import AUDIT, SEAL_ROWS, Batch, Fold
 from tollgate.sinks.manifest import Cursor
 
 
 def requests(batch: Batch) -> list[str]:
-    return [row["request_id"] for part in batch.parts() if part.table == "usage" for row in part.rows.to_pylist()]
+    return [row["request_id"] for part in batch.parts if part.table == "usage" for row in part.rows.to_pylist()]
 
 
 def test_only_what_the_owner_says_becomes_rows() -> None:
@@ -58,7 +58,7 @@ def test_rows_go_to_the_day_of_the_log_s_time() -> None:
     log.put(ended("tomorrow"))
     fold = Fold({})
     fold.take(log.records[JOURNAL, 0])
-    parts = fold.cut().parts()
+    parts = fold.cut().parts
     assert [part.day for part in parts if part.table == "usage"] == ["2025-11-20", "2025-11-21"]
 
 
@@ -81,7 +81,7 @@ def test_records_that_make_no_row_are_passed_over() -> None:
     fold = Fold({})
     fold.take(log.records[JOURNAL, 0])
     batch = fold.cut()
-    assert (batch.size, batch.skipped, batch.cursors["completions/0"].offset) == (0, [], 4)
+    assert (batch.parts, batch.skipped, batch.cursors["completions/0"].offset) == ([], [], 4)
 
 
 def test_what_cannot_be_read_is_named_and_stops_nothing() -> None:
@@ -100,6 +100,19 @@ def test_what_cannot_be_read_is_named_and_stops_nothing() -> None:
     assert "ended.99" in batch.skipped[0].reason
 
 
+def test_rows_become_columns_many_at_a_time_without_loss() -> None:
+    log = MemoryLog()
+    log.put(took())
+    for number in range(SEAL_ROWS):
+        log.put(ended(f"r{number}"))
+    fold = Fold({})
+    fold.take(log.records[JOURNAL, 0])
+    assert fold.size == 3 * SEAL_ROWS
+    batch = fold.cut()
+    assert requests(batch) == [f"r{number}" for number in range(SEAL_ROWS)]
+    assert (fold.size, fold.cut().parts) == (0, [])
+
+
 def test_a_number_that_no_column_holds_costs_its_record_all_rows_and_no_other_any() -> None:
     log = MemoryLog()
     log.put(took())
@@ -109,7 +122,7 @@ def test_a_number_that_no_column_holds_costs_its_record_all_rows_and_no_other_an
     fold = Fold({})
     fold.take(log.records[JOURNAL, 0])
     batch = fold.cut()
-    assert {part.table: sorted(set(part.rows["request_id"].to_pylist())) for part in batch.parts()} == {
+    assert {part.table: sorted(set(part.rows["request_id"].to_pylist())) for part in batch.parts} == {
         "usage": ["r1", "r2"],
         "attempts": ["r1", "r2"],
         "costs": ["r1", "r2"],
@@ -130,5 +143,5 @@ def test_the_audit_chain_runs_over_batches_and_over_what_cannot_be_read() -> Non
     hashes = []
     for record in records:
         fold.take([record])
-        hashes += [row["hash"] for part in fold.cut().parts() for row in part.rows.to_pylist()]
+        hashes += [row["hash"] for part in fold.cut().parts for row in part.rows.to_pylist()]
     assert hashes == [links[0], links[2]]

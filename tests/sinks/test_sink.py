@@ -68,9 +68,9 @@ async def test_rows_are_written_by_time_without_being_asked(tmp_path: Path) -> N
 
 
 async def test_rows_are_written_when_they_are_many(tmp_path: Path) -> None:
-    sink = await run_to_the_end(filled(200), tmp_path, flush_rows=50)
+    sink = await run_to_the_end(filled(60), tmp_path, flush_rows=20)
     assert sink.manifest.state.number > 5
-    assert sink.rows_written == 800
+    assert sink.rows_written == 240
 
 
 async def test_a_gap_in_the_offsets_is_no_loss(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def flush(data: Path, log: MemoryLog, *, open_day: str = "") -> None:
         if topic in TOPICS:
             fold.take(records)
     batch = fold.cut()
-    write(manifest, batch, batch.parts())
+    write(manifest, batch)
     for plan in due(manifest.state, open_day):
         compact(manifest, plan, NOON_MS)
 
@@ -202,7 +202,7 @@ def test_focus_bills_exactly_what_the_costs_say(requests: list[list[CostLine]]) 
     fold.take(log.records["completions", 0])
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        parts = {part.table: part.rows for part in fold.cut().parts()}
+        parts = {part.table: part.rows for part in fold.cut().parts}
         for table, schema in SCHEMAS.items():
             connection.register(table, parts.get(table, schema.empty_table()))
         connection.execute((Path(sql.__file__).parent / "focus.sql").read_text())
