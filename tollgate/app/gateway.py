@@ -18,14 +18,16 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from tollgate.app.open_log import open_log
+from tollgate.app.sinking import GROUP as SINKS
+from tollgate.app.sinking import sinking, sinking_if_elected
 from tollgate.config import Config
 from tollgate.control import Control, catch_up, follow_control
 from tollgate.errors import TollgateError, UsageError
-from tollgate.failpoints import reached
 from tollgate.ingress.app import create_ingress
 from tollgate.ingress.door import Door, wall_clock_ms
 from tollgate.ingress.probes import create_probe_app
 from tollgate.log import WritableLog
+from tollgate.log.kafka import KafkaLog
 from tollgate.prices.book import PriceBook
 from tollgate.processors.app import processors, transports
 from tollgate.processors.owner import World
@@ -34,10 +36,8 @@ from tollgate.reply_topic import ReplyReader, TopicMailbox, new_address
 from tollgate.seal_topic import TopicSeals
 from tollgate.sealed import FolderSeals, Sealer
 from tollgate.secret import Secrets
-from tollgate.sinks.sink import Sink
 
 MAINTAIN_S = 5.0
-SINK_DRAIN_S = 10.0
 PRICES = "pricing.yaml"
 
 Fatal = Callable[[str], None]
@@ -117,8 +117,11 @@ class Gateway:
             if self._is("ingress") and not self._config.log.embedded:
                 reader = ReplyReader(self.log, self._sealer, self._replies)
                 await beside(self._always(reader.run(await reader.start()), "the reading of replies"))
-            if self._is("sink"):
-                await beside(self._sinking())
+            if self._is("sink") and isinstance(self.log, KafkaLog):
+                election = await beside(self.log.standing(SINKS))
+                await beside(sinking_if_elected(self.log, self._data, election, self._fatal))
+            elif self._is("sink"):
+                await beside(sinking(self.log, self._data, self._fatal))
             if self._is("worker"):
                 await beside(
                     processors(
@@ -170,28 +173,6 @@ class Gateway:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-
-    @asynccontextmanager
-    async def _sinking(self) -> AsyncIterator[None]:
-        """Run the sink; on leaving, it writes what the log holds by then."""
-        stopping = False
-        sink = Sink(self.log, self._data, failpoint=reached)
-
-        async def watched() -> None:
-            try:
-                await sink.run()
-            except (TollgateError, OSError) as error:
-                self._fatal(f"the sink failed: {error}")
-            if not stopping:
-                self._fatal("the sink ended")
-
-        task = asyncio.create_task(watched())
-        try:
-            yield
-        finally:
-            stopping = True
-            await sink.drain(SINK_DRAIN_S)
-            await task
 
     async def _maintain(self) -> None:
         """Retention, compaction, and the deletion of data keys that no request needs any more; for ever."""

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from tollgate.errors import (
 from tollgate.topics import Topics
 
 from . import Headers, Position, Record
+from .kafka_election import Election, standing
 from .partitioner import partition_of
 
 # What may wait for acknowledgement; beyond it an append is refused. All of it fits into one request to the broker,
@@ -56,6 +58,9 @@ SCAN_STALL_S = 60.0
 _RECORD_OVERHEAD = 300
 
 Answer = TypeVar("Answer")
+
+
+ELECTION_TOPIC = "control"  # it has one partition, as an election must; nothing is read of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,6 +280,10 @@ class KafkaLog:
             found = await self._ask(self._asker.end_offsets([source]))
             return int(found[source])
         return int(found.offset)
+
+    def standing(self, group: str) -> AbstractAsyncContextManager[Election]:
+        """Stand for election among all that call this with the same group name."""
+        return standing(self._options, group=group, topic=ELECTION_TOPIC)
 
     async def close(self) -> None:
         """Wait until what was appended is acknowledged, then disconnect; appends from now on are refused."""
