@@ -142,7 +142,7 @@ def test_no_more_keys_are_held_open_than_the_bound(folder: Path, monkeypatch: py
     assert all(made.open(seal_id, org, "r", text) == BODY for org, (seal_id, text) in sealed.items())
 
 
-# Made beside the loop --------------------------------------------------------------------------------------------------
+# Made beside the loop ------------------------------------------------------------------------------------------------
 
 
 async def test_a_key_prepared_in_time_is_the_one_that_seals(folder: Path):
