@@ -1,6 +1,7 @@
 """One process of the gateway: the HTTP server around it, signals, what is printed at the start, and the exit code."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -20,6 +21,10 @@ from tollgate.ingress.server import server_config
 from tollgate.secret import ADMIN_KEY_FILE, Secrets
 
 RESTART = 75  # EX_TEMPFAIL of sysexits.h: what is true stands in the log, so read it again
+
+# How many more objects there must be than at the last collection of the youngest for the next one; how many of those
+# make one of the middle generation, and how many of these one of the oldest. Python's own: 700, 10 and 10.
+COLLECT_AFTER = (10_000, 20, 10)
 
 log = logging.getLogger("tollgate")
 
@@ -109,6 +114,23 @@ def _die(reason: str) -> None:
     log.critical("%s; the process ends and must be started again", reason)
     sys.stderr.flush()
     os._exit(RESTART)
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """Have the garbage collector leave alone what the start has made, and look for the rest seldom.
+
+    A request leaves no cycles behind, only a failure does; reference counts free everything else. With the defaults the
+    collector took a fifth of the CPU, and walking over all that was imported stopped the process for 50 ms and more.
+    """
+    defaults = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*defaults)
+        gc.unfreeze()
 
 
 @contextmanager
