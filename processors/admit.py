@@ -8,6 +8,8 @@ Pure: no clock, no randomness, no I/O; time comes in as `now_ms`, the log's own.
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,6 +21,7 @@ from tollgate.processors.ledger import Ledger
 from tollgate.processors.route.plan import Option, Route
 from tollgate.wire import Ask
 
+HOUR_MS = 3_600_000
 RETRY_CONCURRENT_S = 1  # when a slot may be free again is not known; a second is short against a call
 
 
@@ -104,7 +107,12 @@ def reject(epoch: int, request: Request, refusal: Refusal, *, src: int, period: 
 
 def period_of(at_ms: int) -> str:
     """The budget period of a time: its month in UTC, `2026-11`."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m")
+    return _period_of_hour(at_ms // HOUR_MS)
+
+
+@lru_cache(maxsize=64)
+def _period_of_hour(hour: int) -> str:
+    return datetime.fromtimestamp(hour * HOUR_MS / 1000, UTC).strftime("%Y-%m")
 
 
 def period_end(period: str) -> datetime:
@@ -122,16 +130,38 @@ def _candidates(route: Route, ask: Ask, policy: Policy, available_pusd: int | No
     Empty when the first choice does not fit. Raises `Refusal` where no bound can be stated.
     """
     candidates: list[Candidate] = []
+    before: Option | None = None
+    terms: _Terms | None = None
     for option in route.options:
-        candidate = _candidate(option, ask, policy, available_pusd)
-        if candidate is not None:
-            candidates.append(candidate)
+        if before is None or option.provider is not before.provider or option.price is not before.price:
+            terms = _terms(option, ask, policy, available_pusd)
+        before = option  # another attempt at the same place is on the same terms
+        if terms is not None:
+            candidates.append(
+                Candidate(
+                    provider=option.provider.name,
+                    account=option.account.name,
+                    model=option.model,
+                    protocol=option.provider.protocol,
+                    bound_pusd=terms.bound_pusd,
+                    max_output_tokens=terms.output_cap,
+                    backoff_ms=option.backoff_ms,
+                )
+            )
         elif not candidates:
             return ()
     return tuple(candidates)
 
 
-def _candidate(option: Option, ask: Ask, policy: Policy, available_pusd: int | None) -> Candidate | None:
+class _Terms(NamedTuple):
+    """The output limit that a call is sent with, and the most that it can then cost; None where there is none."""
+
+    output_cap: int | None
+    bound_pusd: int | None
+
+
+def _terms(option: Option, ask: Ask, policy: Policy, available_pusd: int | None) -> _Terms | None:
+    """On which terms the request can go there; None if the budget covers none."""
     cap = _output_cap(option, ask, policy, available_pusd)
     if cap == 0 and ask.max_output_tokens is None:  # not one token of an answer is affordable
         return None
@@ -141,15 +171,7 @@ def _candidate(option: Option, ask: Ask, policy: Policy, available_pusd: int | N
             raise _unboundable(option, ask)
         if bound > available_pusd:
             return None
-    return Candidate(
-        provider=option.provider.name,
-        account=option.account.name,
-        model=option.model,
-        protocol=option.provider.protocol,
-        bound_pusd=bound,
-        max_output_tokens=cap,
-        backoff_ms=option.backoff_ms,
-    )
+    return _Terms(cap, bound)
 
 
 def _output_cap(option: Option, ask: Ask, policy: Policy, available_pusd: int | None) -> int | None:

@@ -46,15 +46,15 @@ def plan(
 
     Providers to which the request cannot be translated are left out; when none remains, the refusal names the field.
     """
-    chance = Random(draw)  # noqa: S311  (balancing, not secrecy)
+    chances = _chances(draw)
     options: list[Option] = []
     refusal: Refusal | None = None
     for name in (model, *config.routing.fallbacks.get(model, ())):
-        for provider, upstream_model in _servers(name, dialect, config, chance):
+        for provider, upstream_model in _servers(name, dialect, config, chances):
             refused = cannot_carry(dialect, provider.protocol, body)
             if refused is None:
                 price = book.price(provider.name, upstream_model, at_ms, catalogue=provider.price_provider)
-                options += _attempts(provider, upstream_model, price, chance)
+                options += _attempts(provider, upstream_model, price, chances, draw)
             else:
                 refusal = refusal or refused
     if options:
@@ -71,7 +71,12 @@ def unknown_model(model: str) -> Refusal:
     )
 
 
-def _servers(model: str, dialect: Dialect, config: Config, chance: Random) -> Iterator[tuple[Provider, str]]:
+def _chances(draw: float) -> Iterator[float]:
+    """More numbers in [0, 1) that follow from one. Seeded when the first is asked for, as few plans have a choice."""
+    yield from iter(Random(draw).random, None)  # noqa: S311  (balancing, not secrecy)
+
+
+def _servers(model: str, dialect: Dialect, config: Config, chances: Iterator[float]) -> Iterator[tuple[Provider, str]]:
     prefix, slash, rest = model.partition("/")
     named = config.providers.get(prefix) if slash else None
     if named is not None and named.serves(rest):
@@ -81,35 +86,37 @@ def _servers(model: str, dialect: Dialect, config: Config, chance: Random) -> It
     if any(provider.builtin and provider.protocol == dialect for provider in serving):
         # the sandbox is there once per dialect; its twin would only translate what this one says itself
         serving = [provider for provider in serving if not provider.builtin or provider.protocol == dialect]
-    yield from ((provider, model) for provider in ORDERS[config.routing.default](serving, dialect, chance))
+    yield from ((provider, model) for provider in ORDERS[config.routing.default](serving, dialect, chances))
 
 
-def _attempts(provider: Provider, model: str, price: Price | None, chance: Random) -> Iterator[Option]:
-    accounts = _weighted(provider.accounts, [account.weight for account in provider.accounts], chance)
+def _attempts(
+    provider: Provider, model: str, price: Price | None, chances: Iterator[float], draw: float
+) -> Iterator[Option]:
+    accounts = _weighted(provider.accounts, [account.weight for account in provider.accounts], chances)
+    jitter = 0.5 + draw / 2  # it keeps requests apart, not the attempts of one
     for index in range(1 + provider.max_retries):
         again = index - len(accounts)  # how often this account was tried already, less one round
         wait = min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2**again) if again >= 0 else 0
-        jitter = 0.5 + chance.random() / 2
         yield Option(provider, accounts[index % len(accounts)], model, price, int(wait * jitter))
 
 
-def _priority(providers: Sequence[Provider], dialect: Dialect, chance: Random) -> list[Provider]:
+def _priority(providers: Sequence[Provider], dialect: Dialect, chances: Iterator[float]) -> list[Provider]:
     """Lowest `priority` first; among equals one that speaks the client's dialect, then the order of the file."""
     return sorted(providers, key=lambda provider: (provider.priority, provider.protocol != dialect))
 
 
-def _balanced(providers: Sequence[Provider], dialect: Dialect, chance: Random) -> list[Provider]:
+def _balanced(providers: Sequence[Provider], dialect: Dialect, chances: Iterator[float]) -> list[Provider]:
     """Drawn by the weights of the accounts."""
-    return _weighted(providers, [sum(account.weight for account in p.accounts) for p in providers], chance)
+    return _weighted(providers, [sum(account.weight for account in p.accounts) for p in providers], chances)
 
 
-def _weighted(items: Sequence[_Item], weights: Sequence[int], chance: Random) -> list[_Item]:
+def _weighted(items: Sequence[_Item], weights: Sequence[int], chances: Iterator[float]) -> list[_Item]:
     """A random order in which the chance to stand first is the share of the weights (Efraimidis and Spirakis, 2006)."""
     if len(items) == 1:
         return list(items)
-    keys = [chance.random() ** (1 / weight) for weight in weights]
+    keys = [next(chances) ** (1 / weight) for weight in weights]
     return [items[index] for index in sorted(range(len(items)), key=keys.__getitem__, reverse=True)]
 
 
-Order = Callable[[Sequence[Provider], Dialect, Random], list[Provider]]
+Order = Callable[[Sequence[Provider], Dialect, Iterator[float]], list[Provider]]
 ORDERS: Mapping[str, Order] = {"priority": _priority, "balanced": _balanced}

@@ -244,6 +244,7 @@ class EmbeddedLog(EmbeddedReader):
         """Use `EmbeddedLog.open`."""
         super().__init__(folder)
         self._topics = topics
+        self._largest = {topic.name: topic.max_message_bytes for topic in topics}
         self._lock = lock
         self._writer_storage = storage
         self._clock_ms = clock_ms
@@ -392,7 +393,7 @@ class EmbeddedLog(EmbeddedReader):
         os.close(self._lock)
 
     def _no_room(self, topic: str, size: int) -> LogUnavailable | None:
-        largest = self._topics[topic].max_message_bytes
+        largest = self._largest[topic]
         if size > largest:
             return LogUnavailable(f"'{topic}' takes records of up to {largest} bytes; this one has {size}")
         if self._queued_records >= QUEUE_RECORDS or self._queued_bytes + size > QUEUE_BYTES:
