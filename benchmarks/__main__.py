@@ -1,0 +1,88 @@
+"""How fast the gateway is, and what it costs: `make bench`, or `python -m benchmarks`.
+
+    python -m benchmarks --json > figures.json
+    python -m benchmarks --section unary --section streams
+    python -m benchmarks --section memory --section restart --soak 100000
+
+Everything listens on the loopback interface, and the data lies in a temporary folder. Takes some four minutes.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import SECTIONS, Bench, Figure
+from benchmarks.servers import running
+
+SOAK = 10_000
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures, and the circumstances that they belong to."""
+
+    at: str
+    python: str
+    cores: int
+    load_before: float  # the machine's load average over a minute
+    load_after: float
+    figures: list[Figure]
+
+
+def main(
+    section: Annotated[list[str], typer.Option(help=f"One of {', '.join(SECTIONS)}; all when left out.")] = [],  # noqa: B006
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="What each figure is the median of.")] = 3,
+    soak: Annotated[int, typer.Option(min=1000, max=10_000_000, help="Requests of the section 'memory'.")] = SOAK,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure the gateway beside the mock upstream that it calls."""
+    unknown = [name for name in section if name not in SECTIONS]
+    if unknown:
+        raise typer.BadParameter(f"there is no section '{unknown[0]}'; there are {', '.join(SECTIONS)}")
+    report = measure([name for name in SECTIONS if name in section or not section], rounds=rounds, soak=soak)
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        show(report)
+
+
+def measure(sections: list[str], *, rounds: int, soak: int) -> Report:
+    """Run the sections in their order on one gateway."""
+    load_before = os.getloadavg()[0]
+    figures = []
+    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as folder, running(Path(folder)) as (upstream, gateway):
+        bench = Bench(upstream, gateway, rounds=rounds, soak=soak)
+        for name in sections:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            figures += list(SECTIONS[name](bench))
+    return Report(
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        python=platform.python_version(),
+        cores=os.cpu_count() or 0,
+        load_before=load_before,
+        load_after=os.getloadavg()[0],
+        figures=figures,
+    )
+
+
+def show(report: Report) -> None:
+    """The report as a table."""
+    table = Table(caption=f"{report.at}, {report.cores} cores, Python {report.python}, load {report.load_before:.1f}")
+    for column in ("", "unit", "direct", "tollgate", "added", "wanted"):
+        table.add_column(column, justify="left" if column in ("", "unit", "wanted") else "right")
+    for figure in report.figures:
+        numbers = (figure.direct, figure.value, figure.added)
+        table.add_row(figure.name, figure.unit, *("" if n is None else f"{n:,.2f}" for n in numbers), figure.target)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
