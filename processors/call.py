@@ -138,7 +138,9 @@ class Call:
         try:
             if self._cancelled_because:  # before anything was called
                 raise asyncio.CancelledError
-            async with asyncio.timeout(max(0.0, left_s)):
+            if left_s <= 0:  # a time-out of 0 would strike only after the call was sent
+                raise TimeoutError
+            async with asyncio.timeout(left_s):
                 error = await self._make_attempts()
             closing = self._completed() if error is None else self._failed(error)
         except asyncio.CancelledError:
