@@ -67,7 +67,8 @@ def compact(manifest: Manifest, plan: Compaction, now_ms: int, failpoint: Failpo
         failpoint("compact.after_plan")
     inputs = [manifest.data / path for path in plan.inputs]
     temporary = manifest.temporary()
-    rows = parquet.join(plan.output.table, inputs, temporary, spill=manifest.data / TEMPORARY)
+    closing = not plan.output.live
+    rows = parquet.join(plan.output.table, inputs, temporary, in_order=closing, spill=manifest.data / TEMPORARY)
     if rows != plan.output.rows:
         raise OSError(f"{plan.output.path}: its inputs hold {rows} rows, the manifest says {plan.output.rows}")
     failpoint("compact.before_rename")
