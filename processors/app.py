@@ -9,6 +9,7 @@ from typing import cast
 from faust.types import TableT
 
 from tollgate.config import Config
+from tollgate.log.kafka_security import Security
 from tollgate.processors.agents import declare_agents
 from tollgate.processors.owner import World
 from tollgate.processors.partitions import Partitions
@@ -46,6 +47,7 @@ async def processors(
     data: Path,
     instance: str,
     bootstrap_servers: Sequence[str] = (),
+    security: Security | None = None,
     on_crash: Callable[[str], None],
 ) -> AsyncIterator[Partitions]:
     """Run the processors: yields when every assigned partition is taken over; on leaving, calls under way are ended.
@@ -58,6 +60,7 @@ async def processors(
         ownership=Ownership(TOPIC, partitions.take_over, partitions.give_up),
         data_dir=data,
         bootstrap_servers=bootstrap_servers,
+        security=security,
         instance=instance if bootstrap_servers else None,
     )
     declare_agents(app, partitions)
@@ -65,7 +68,7 @@ async def processors(
     partitions.keep_checkpoints(
         lambda partition: take_rows(table, partition), lambda partition, rows: write_rows(table, partition, rows)
     )
-    async with app:
+    async with _drained(partitions, world.config.server.drain_s), app:
         await app.until_ready()
         watch = asyncio.create_task(_watch(app.until_ended, on_crash))
         checkpoints = asyncio.create_task(partitions.checkpoint_often())
@@ -77,6 +80,15 @@ async def processors(
                 with suppress(asyncio.CancelledError):
                     await task
             await partitions.checkpoint()
+
+
+@asynccontextmanager
+async def _drained(partitions: Partitions, patience_s: float) -> AsyncIterator[None]:
+    """On leaving, wait for the calls that were handed over."""
+    try:
+        yield
+    finally:
+        await partitions.drained(patience_s)
 
 
 async def _watch(until_ended: Callable[[], object], on_crash: Callable[[str], None]) -> None:

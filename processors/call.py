@@ -31,6 +31,8 @@ BYTES_PER_TOKEN = 4  # of English text, about; used only where a provider did no
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody is there to read it
 
+_HANDED_OVER = ProviderError("cut", "the request is its new owner's")  # not a failure: nothing is left to be done here
+
 FALLS_BACK_AS = {"cut": "connection"}  # a connection that ended before any content is one that failed
 
 
@@ -59,23 +61,36 @@ class _Closing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Books(Protocol):
-    """What a call asks of the owner of its partition. Both return when the record is durable."""
+    """What a call asks of whoever books it. All return when what they wrote is durable.
 
-    async def start_attempt(self, request: OpenRequest, attempt: int, previous: Attempt) -> None: ...
+    False: the partition has another owner by now, who was told, and does what comes next.
+    """
 
-    async def end(self, request: OpenRequest, ending: Ending) -> None: ...
+    async def may_call(self) -> None:
+        """Return when it is certain that the intent of the attempt still counts."""
+        ...
+
+    async def start_attempt(
+        self, request: OpenRequest, attempt: int, choice: int, attempts: tuple[Attempt, ...]
+    ) -> bool: ...
+
+    async def end(self, request: OpenRequest, ending: Ending, last: Reply) -> bool: ...
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """All that a call needs to know of its request. `received` is `perf_counter` when the owner got it."""
 
     request: OpenRequest
+    epoch: int  # of the owner that runs it
     body: Body
     ask: Ask
     headers: dict[str, str]
     seal: str
     reply_headers: tuple[tuple[str, str], ...]
     reason: str
+    attempt: int = 1  # the one whose intent is on record, on `plan[choice]`
+    choice: int = 0
+    previous: tuple[Attempt, ...] = ()
     priced_ms: int  # when: one time for the bound and for all that is rated
     received: float
 
@@ -108,7 +123,7 @@ class Call:
         self._task: asyncio.Task[None] | None = None
         self._begun = False
         self._cancelled_because = ""
-        self._attempts: list[Attempt] = []
+        self._attempts: list[Attempt] = list(job.previous)
         self._seq = 0
         self._upstream_s = 0.0
         self._ttft_ms: int | None = None
@@ -120,6 +135,11 @@ class Call:
         self._started_ms = 0
         self._http_status: int | None = None
         self._upstream_id: str | None = None
+
+    @property
+    def reply_to(self) -> str:
+        """The ingress that holds the client."""
+        return self._request.reply_to
 
     def start(self) -> asyncio.Task[None]:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -142,6 +162,8 @@ class Call:
                 raise TimeoutError
             async with asyncio.timeout(left_s):
                 error = await self._make_attempts()
+            if error is _HANDED_OVER:
+                return
             closing = self._completed() if error is None else self._failed(error)
         except asyncio.CancelledError:
             if not self._cancelled_because:
@@ -155,19 +177,23 @@ class Call:
             )
             closing = self._failed(ProviderError("server_error", f"internal error: {type(bug).__name__}"))
         self._state = "closing"  # nothing was awaited since the outcome was known: nobody else can end it
-        await self._books.end(self._job.request, closing.ending)
+        last = self._piece(closing.status if self._seq == 0 else None, closing.headers, closing.body, last=True)
+        if await self._books.end(self._job.request, closing.ending, last):
+            self._replies.send(self._request.reply_to, last)
+            reached("reply.last")
         self._state = "closed"
-        self._reply(closing.status if self._seq == 0 else None, closing.headers, closing.body, last=True)
-        reached("reply.last")
 
     async def _make_attempts(self) -> ProviderError | None:
         """Return when one has succeeded, or the error after which none is left to be made."""
         plan = self._job.request.admitted.plan
-        for number, candidate in enumerate(plan, 1):
-            if number > 1:
+        for number, choice in enumerate(range(self._job.choice, len(plan)), self._job.attempt):
+            candidate = plan[choice]
+            if number > self._job.attempt:
                 await asyncio.sleep(candidate.backoff_ms / 1000)
                 self._upstream_s += candidate.backoff_ms / 1000
-                await self._books.start_attempt(self._job.request, number, self._attempts[-1])
+                mine = await self._books.start_attempt(self._job.request, number, choice, tuple(self._attempts))
+                if not mine:
+                    return _HANDED_OVER
                 reached("call.next_attempt")
             try:
                 await self._attempt(number, candidate)
@@ -175,7 +201,7 @@ class Call:
                 content_started = self._content_started
                 self._close_attempt(error)
                 reason = FALLS_BACK_AS.get(error.error_class, error.error_class)
-                if content_started or reason not in self._fallback_on or number == len(plan):
+                if content_started or reason not in self._fallback_on or choice == len(plan) - 1:
                     return error
             else:
                 return None
@@ -198,6 +224,7 @@ class Call:
             quirks=self._providers[candidate.provider].quirks,
         )
         self._exchange = exchange
+        await self._books.may_call()
         reached("call.before")
         transport = self._transports[candidate.provider, candidate.account]
         call_id = attempt_id(self._request.request_id, number)
@@ -407,27 +434,25 @@ class Call:
             *self._job.reply_headers,
         )
 
-    def _reply(
-        self, status: int | None, headers: tuple[tuple[str, str], ...], body: bytes, *, last: bool = False
-    ) -> None:
-        request = self._request
-        self._replies.send(
-            request.reply_to,
-            Reply(
-                request_id=request.request_id,
-                org_id=request.org_id,
-                seal=self._job.seal,
-                epoch=self._job.request.admitted.epoch,
-                attempt=self._number,
-                seq=self._seq,
-                status=status,
-                headers=headers,
-                body=body,
-                last=last,
-                upstream_us=int(self._upstream_s * 1e6),
-            ),
-        )
+    def _reply(self, status: int | None, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
+        self._replies.send(self._request.reply_to, self._piece(status, headers, body, last=False))
         self._seq += 1
+
+    def _piece(self, status: int | None, headers: tuple[tuple[str, str], ...], body: bytes, *, last: bool) -> Reply:
+        request = self._request
+        return Reply(
+            request_id=request.request_id,
+            org_id=request.org_id,
+            seal=self._job.seal,
+            epoch=self._job.epoch,
+            attempt=self._number,
+            seq=self._seq,
+            status=status,
+            headers=headers,
+            body=body,
+            last=last,
+            upstream_us=int(self._upstream_s * 1e6),
+        )
 
 
 def _reason(error: ProviderError) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from tollgate.events import Admitted, Attempt, AttemptStarted, Ended, Event, OwnerReleased, OwnerTook
+from tollgate.events import Admitted, Attempt, AttemptStarted, Ended, Event, OwnerBeat, OwnerReleased, OwnerTook
 
 MARK = "mark"
 
@@ -34,10 +34,15 @@ class Rate(msgspec.Struct, omit_defaults=True):
 
 
 class OpenRequest(msgspec.Struct, omit_defaults=True):
-    """A request that was admitted and has not ended; `attempt` is the one whose intent is in the journal."""
+    """A request that was admitted and has not ended; `attempt` is the one whose intent is in the journal.
+
+    It runs on `plan[choice]`. `runner` is the address of the process that runs it but owns the partition no more.
+    """
 
     admitted: Admitted
     attempt: int = 1
+    choice: int = 0
+    runner: str = ""
     previous: tuple[Attempt, ...] = ()
     offset: int = -1
 
@@ -102,6 +107,9 @@ def evolve(ledger: Ledger, offset: int, event: Event) -> bool:
             _end(ledger, offset, event)
             return True
         case OwnerReleased() if event.epoch == ledger.epoch:
+            _release(ledger, offset, event)
+            return True
+        case OwnerBeat() if event.epoch == ledger.epoch:
             return True
         case _:
             return False
@@ -133,10 +141,21 @@ def _start_attempt(ledger: Ledger, offset: int, event: AttemptStarted) -> None:
     if request is None or request.offset >= offset:
         return
     request.attempt = event.attempt
+    request.choice = event.attempt - 1 if event.choice is None else event.choice
+    request.runner = ""
     if event.previous is not None:
         request.previous = (*request.previous, event.previous)
     request.offset = offset
     ledger.dirty.add(f"open/{event.request_id}")
+
+
+def _release(ledger: Ledger, offset: int, event: OwnerReleased) -> None:
+    for running in event.running:
+        request = ledger.open.get(running.request_id)
+        if request is not None and request.offset < offset:
+            request.runner = running.runner
+            request.offset = offset
+            ledger.dirty.add(f"open/{running.request_id}")
 
 
 def _end(ledger: Ledger, offset: int, event: Ended) -> None:
@@ -154,6 +173,24 @@ def _end(ledger: Ledger, offset: int, event: Ended) -> None:
             account.spent_pusd += event.bill_pusd
             account.offset = offset
             ledger.dirty.add(f"account/{key}")
+
+
+def shift(ledger: Ledger, first: int, distance: int) -> None:
+    """Records from offset `first` on landed `distance` further than they were expected to: correct what remembers it.
+
+    Records of a writer that was replaced came between. They are not valid, so nothing but the offsets changes.
+    """
+    tables: tuple[tuple[str, Mapping[str, Account | Rate | OpenRequest]], ...] = (
+        ("account", ledger.accounts),
+        ("rate", ledger.rates),
+        ("open", ledger.open),
+    )
+    for kind, table in tables:
+        for key, row in table.items():
+            if row.offset >= first:
+                row.offset += distance
+                ledger.dirty.add(f"{kind}/{key}")
+    ledger.next_offset += distance
 
 
 def _hold(ledger: Ledger, event: Admitted, *, sign: int) -> None:

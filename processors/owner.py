@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from traceback import format_tb
@@ -21,22 +22,29 @@ import orjson
 from tollgate.config import Config
 from tollgate.control import Control, command_reply
 from tollgate.control import decide as decide_command
-from tollgate.errors import Refusal, TollgateError, Unreadable
+from tollgate.errors import OutOfRange, Refusal, TollgateError, Unreadable
 from tollgate.events import (
     Admitted,
     Attempt,
     AttemptStarted,
     AuditRecorded,
+    CallReported,
     CancelRequested,
     CommandIssued,
     CostsBooked,
     DeadLetter,
     Ended,
     Event,
+    IngressBeat,
     Limits,
+    OwnerBeat,
+    OwnerReleased,
     OwnerTook,
+    ProbeAnswered,
     Request,
     RequestAccepted,
+    RunnerBeat,
+    Running,
     decode,
     encode,
 )
@@ -47,17 +55,20 @@ from tollgate.prices.book import PriceBook
 from tollgate.prices.rate import estimate_line
 from tollgate.processors.admit import Policy, decide, period_of, reject
 from tollgate.processors.call import Call, Ending, Job
-from tollgate.processors.ledger import Ledger, OpenRequest, evolve, from_rows, put_back, take_checkpoint
+from tollgate.processors.ledger import Ledger, OpenRequest, evolve, from_rows, put_back, shift, take_checkpoint
 from tollgate.processors.route.plan import Route, plan
+from tollgate.processors.succession import RUNNER_BEAT_S, Succession
 from tollgate.processors.upstream import Transport
 from tollgate.replies import Mailbox, Reply
-from tollgate.sealed import Sealer
-from tollgate.wire import Ask
+from tollgate.sealed import Sealer, SealError
+from tollgate.wire import Ask, Body
 from tollgate.wire.exchange import WIRES
 
 log = logging.getLogger(__name__)
 
 MAX_CALLS = 4_000  # of one owner; the events of further requests wait on the log
+CERTAIN_FOR_S = 1.0  # after this without a record that landed, a call waits for one
+INGRESS_PATIENCE_S = 10.0
 SEAL_PATIENCE_S = 2.0  # then the body cannot be opened, and the request fails
 CONTROL_PATIENCE_S = 5.0  # then it is said that the control topic is behind
 
@@ -79,6 +90,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     address: str  # of the replies in this life of the process
     fatal: Callable[[str], None]  # ends the process; the restart reads the truth
     draw: Callable[[], float]
+    shared: bool = False  # other processes may own partitions and hold clients: the log is Kafka
     now_ms: Callable[[], int]  # for durations and deadlines; decisions take the log's time
 
 
@@ -102,18 +114,24 @@ class Owner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._room.set()
-        self._last: asyncio.Future[Position] | None = None  # the newest journal append
+        self._flying: deque[_Flight] = deque()  # journal appends whose place is not yet certain
+        self._last: asyncio.Future[Position] | None = None  # the newest of them
+        self._landed_s = 0.0  # when one was last seen to have landed where it should
+        self._gap: asyncio.Task[None] | None = None
+        self._shifts = 0
+        self._succession = Succession(self, world.replies, clock_s=time.monotonic)
+        self._silent: dict[str, float] = {}  # ingress → when it was last heard of, where it is another process
         self._copies: set[asyncio.Future[Position]] = set()  # cost lines on their way to `costs`
         self._marked = -1  # the journal offset that the newest mark names
         self._closed = False
+        self._released = False
 
     # Take-over -----------------------------------------------------------------------------------------------------
 
     async def take_over(self, rows: Iterable[tuple[str, bytes]]) -> int:
         """Become the writer; return the offset of `requests` to go on from.
 
-        The state is the checkpoint and what the journal says after it. Requests that were open have lost their call
-        with the process that ran it: they end as abandoned, at the most that they can have cost.
+        The state is the checkpoint and what the journal says after it. What was open is the succession's to settle.
         """
         world = self._world
         ledger = self.ledger = from_rows(self.partition, rows)
@@ -132,39 +150,163 @@ class Owner:
                     self._copy_costs(event, record.offset)
         if ledger.epoch != took.offset:
             raise TollgateError(f"the journal of partition {self.partition} does not hold what was just appended to it")
-        for request in list(ledger.open.values()):
-            self._abandon(request)
+        self._landed_s = time.monotonic()
+        self._succession.begin(ledger.open.values(), ledger.epoch)
         if self._last is not None:
             await self._last
         return ledger.decided + 1
 
-    def _abandon(self, request: OpenRequest) -> None:
-        admitted = request.admitted
-        candidate = admitted.plan[request.attempt - 1]
-        lost = Attempt(
-            attempt=request.attempt,
-            provider=candidate.provider,
-            account=candidate.account,
-            model=candidate.model,
-            outcome="abandoned",
-            reason="the process that made the call ended before its outcome was written",
-            usage_source="missing",
-            lines=(estimate_line(candidate.bound_pusd or 0, admitted.price_version),),
-        )
+    def open_request(self, request_id: str) -> OpenRequest | None:
+        return self.ledger.open.get(request_id)
+
+    def abandon(self, request: OpenRequest) -> None:
+        """End a request whose call was lost with its process, at the most that it can have cost."""
         self._append_end(
             request,
             Ending(
                 status="abandoned",
                 http_status=502,
-                attempts=(*request.previous, lost),
+                attempts=(*request.previous, _lost(request)),
                 error="abandoned",
                 reason="the gateway was restarted in the middle of the request",
             ),
         )
 
+    def resume(self, request: OpenRequest, report: CallReported | None) -> None:
+        """Make the next attempt at a request whose client still waits, under the hold that it has.
+
+        Without a report its call was lost: it may have cost its bound, and is made again.
+        """
+        self._keep(asyncio.get_running_loop().create_task(self._resume(request, report)))
+
+    async def _resume(self, request: OpenRequest, report: CallReported | None) -> None:
+        received = time.perf_counter()
+        admitted = request.admitted
+        facts = admitted.request
+        accepted = await self._accepted(admitted.src)
+        try:
+            if accepted is None:
+                raise SealError("its body is no longer on the log")
+            body = self._body(accepted)
+        except (SealError, orjson.JSONDecodeError) as error:
+            log.error("request %s cannot be attempted again: %s", facts.request_id, error)
+            self.abandon(request)
+            return
+        attempts = (*request.previous, _lost(request)) if report is None else report.attempts
+        choice = request.choice if report is None or report.choice is None else report.choice
+        number = request.attempt + 1
+        if not await self.start_attempt(request, number, choice, attempts):
+            return
+        self._start_call(
+            Job(
+                request=request,
+                epoch=self.ledger.epoch,
+                body=body,
+                ask=WIRES[facts.dialect].ask(body),
+                headers=accepted.headers,
+                seal=accepted.seal,
+                reply_headers=(),
+                reason="resumed",
+                attempt=number,
+                choice=choice,
+                previous=attempts,
+                priced_ms=self._now_ms,
+                received=received,
+            )
+        )
+
+    async def _accepted(self, src: int) -> RequestAccepted | None:
+        """The request's own event, read again from the log; None when retention has removed it."""
+        try:
+            async for records in self._world.log.scan("requests", self.partition, src, src + 1):
+                for record in records:
+                    event = decode(record.value or b"")
+                    if isinstance(event, RequestAccepted):
+                        await self._world.sealer.wait_for(event.seal, timeout_s=SEAL_PATIENCE_S)
+                        return event
+        except (OutOfRange, Unreadable) as error:
+            log.error("requests %d/%d cannot be read again: %s", self.partition, src, error)
+        return None
+
+    def book(self, request: OpenRequest, report: CallReported) -> None:
+        """End a request as the process says that ran it after its own ownership; then its last bytes may leave."""
+        ended = self._append_end(
+            request,
+            Ending(
+                status=report.status,
+                http_status=report.http_status,
+                attempts=report.attempts,
+                error=report.error,
+                reason=report.reason,
+                ttft_ms=report.ttft_ms,
+                overhead_us=report.overhead_us,
+            ),
+        )
+        ended.add_done_callback(partial(self._booked, request.admitted.request, report))
+
+    def _booked(self, request: Request, report: CallReported, future: asyncio.Future[Position]) -> None:
+        if not _succeeded(future):
+            return
+        body = report.body
+        if body and report.seal:
+            try:
+                body = self._world.sealer.open(report.seal, request.org_id, request.request_id, body)
+            except SealError as error:
+                log.error("the last bytes of request %s cannot be read: %s", request.request_id, error)
+                return
+        last = Reply(
+            request_id=request.request_id,
+            org_id=request.org_id,
+            seal=report.seal,
+            epoch=self.ledger.epoch,
+            attempt=len(report.attempts),
+            seq=report.seq,
+            status=report.reply_status,
+            headers=report.reply_headers,
+            body=body,
+            last=True,
+            upstream_us=report.upstream_us,
+        )
+        self._world.replies.send(request.reply_to, last)
+
+    async def release(self) -> None:
+        """Hand over: decide nothing more, say which calls run on here, and let them run.
+
+        Their outcomes go to `requests` as events, for the next owner to book.
+        """
+        self._closed = True
+        self._succession.end()
+        await self._landed_so_far()
+        self._released = True
+        running = tuple(
+            Running(request_id=request_id, attempt=1, runner=self._world.address) for request_id in self._calls
+        )
+        await self._send("completions", None, OwnerReleased(epoch=self.ledger.epoch, running=running))
+        if running:
+            self._keep(asyncio.get_running_loop().create_task(self._beat()))
+
+    async def _beat(self) -> None:
+        """Let the next owner know that the calls which were handed over still run; until none does."""
+        while self._calls:
+            beat = RunnerBeat(runner=self._world.address, request_ids=tuple(self._calls))
+            await self._send("requests", None, beat)
+            calls = self._tasks - {asyncio.current_task()}
+            if calls:
+                await asyncio.wait(calls, timeout=RUNNER_BEAT_S)
+
+    async def drained(self, patience_s: float, reason: str) -> None:
+        """Return when no call runs here any more; those that take longer than `patience_s` are cancelled."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_s)
+        for call in list(self._calls.values()):
+            call.cancel(reason)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def close(self, reason: str) -> None:
         """Decide nothing more, end what is under way, and return when its ends are durable."""
         self._closed = True
+        self._succession.end()
         with contextlib.suppress(TollgateError):
             await self._landed_so_far()  # what was admitted last is a call by now, which can be cancelled
         for call in list(self._calls.values()):
@@ -206,6 +348,18 @@ class Owner:
                 if call is not None:
                     call.cancel(event.reason)
                 ack()
+            case ProbeAnswered():
+                self._succession.answered(event)
+                ack()
+            case RunnerBeat():
+                self._succession.heard(event)
+                ack()
+            case CallReported():
+                self._succession.reported(event)
+                ack()
+            case IngressBeat():
+                self._heard(event.address)
+                ack()
             case CommandIssued():
                 return self._command(event, src, ack)
             case _:
@@ -237,9 +391,7 @@ class Owner:
             self._append(self._nobody_waits(request, src)).add_done_callback(partial(_when_durable, ack))
             return
         try:
-            body = orjson.loads(
-                self._world.sealer.open(accepted.seal, request.org_id, request.request_id, accepted.body)
-            )
+            body = self._body(accepted)
             ask = WIRES[request.dialect].ask(body)
             route = self._route(request, body)
             limits = self._limits(request.key_id)
@@ -265,6 +417,7 @@ class Owner:
         reached("owner.decided")
         job = Job(
             request=self.ledger.open[request.request_id],
+            epoch=self.ledger.epoch,
             body=body,
             ask=ask,
             headers=accepted.headers,
@@ -275,6 +428,12 @@ class Owner:
             received=received,
         )
         appended.add_done_callback(partial(self._admitted, job, ack))
+
+    def _body(self, accepted: RequestAccepted) -> Body:
+        request = accepted.request
+        opened = self._world.sealer.open(accepted.seal, request.org_id, request.request_id, accepted.body)
+        body: Body = orjson.loads(opened)
+        return body
 
     def _route(self, request: Request, body: dict[str, object]) -> Route | Refusal:
         return plan(
@@ -362,6 +521,9 @@ class Owner:
             return
         reached("owner.admitted")
         ack()
+        self._start_call(job)
+
+    def _start_call(self, job: Job) -> None:
         request = job.request.admitted.request
         call = Call(
             job,
@@ -379,6 +541,7 @@ class Owner:
         task = call.start()
         self._tasks.add(task)
         task.add_done_callback(partial(self._finished, request.request_id))
+        self._heard(request.reply_to)
         if self._world.replies.is_waiting(request.reply_to, request.request_id) is False:
             call.cancel("the client hung up")
 
@@ -392,22 +555,72 @@ class Owner:
 
     # The books: what calls ask for ------------------------------------------------------------------------------------
 
-    async def start_attempt(self, request: OpenRequest, attempt: int, previous: Attempt) -> None:
+    async def may_call(self) -> None:
+        """Return when this process is certain to have owned the partition a moment ago.
+
+        After a long halt of the process somebody else may own it: then the beat does not land where it should.
+        """
+        if self._world.shared and time.monotonic() - self._landed_s > CERTAIN_FOR_S and not self._released:
+            await asyncio.shield(self._append(OwnerBeat(epoch=self.ledger.epoch)))
+
+    async def start_attempt(
+        self, request: OpenRequest, attempt: int, choice: int, attempts: tuple[Attempt, ...]
+    ) -> bool:
         facts = request.admitted.request
+        if self._released:
+            due = CallReported(
+                request_id=facts.request_id,
+                org_id=facts.org_id,
+                runner=self._world.address,
+                attempts=attempts,
+                choice=choice,
+            )
+            await self._send("requests", None, due)
+            return False
         started = AttemptStarted(
             epoch=self.ledger.epoch,
             request_id=facts.request_id,
             org_id=facts.org_id,
             attempt=attempt,
-            previous=previous,
+            previous=attempts[-1],
+            choice=choice,
         )
         await asyncio.shield(self._append(started))
+        return True
 
-    async def end(self, request: OpenRequest, ending: Ending) -> None:
+    async def end(self, request: OpenRequest, ending: Ending, last: Reply) -> bool:
+        if self._released:
+            await self._send("requests", None, self._report(request, ending, last))
+            return False
         appended = self._append_end(request, ending)
         reached("end.appended")
         await appended
         reached("end.durable")
+        return True
+
+    def _report(self, request: OpenRequest, ending: Ending, last: Reply) -> CallReported:
+        facts = request.admitted.request
+        body = last.body
+        if body and last.seal:
+            body = self._world.sealer.seal_under(last.seal, facts.org_id, facts.request_id, body)
+        return CallReported(
+            request_id=facts.request_id,
+            org_id=facts.org_id,
+            runner=self._world.address,
+            attempts=ending.attempts,
+            status=ending.status,
+            http_status=ending.http_status,
+            error=ending.error,
+            reason=ending.reason,
+            ttft_ms=ending.ttft_ms,
+            overhead_us=ending.overhead_us,
+            seq=last.seq,
+            reply_status=last.status,
+            reply_headers=last.headers,
+            body=body,
+            seal=last.seal,
+            upstream_us=last.upstream_us,
+        )
 
     def _append_end(self, request: OpenRequest, ending: Ending) -> asyncio.Future[Position]:
         admitted = request.admitted
@@ -434,23 +647,63 @@ class Owner:
         )
 
     def _append(self, event: Event) -> asyncio.Future[Position]:
-        """Write to the journal, and evolve at once: a sole writer knows where its record will land."""
-        offset = self.ledger.next_offset
-        evolve(self.ledger, offset, event)
+        """Write to the journal, and evolve at once: a sole writer knows where its record will land.
+
+        The future is done when the record is durable and known to be valid; nothing may follow from it before.
+        """
+        flight = _Flight(self.ledger.next_offset, event, asyncio.get_running_loop().create_future())
+        evolve(self.ledger, flight.expected, event)
+        self._flying.append(flight)
+        self._last = flight.landed
         future = asyncio.ensure_future(
             self._world.log.append("completions", _key(event), encode(event), partition=self.partition)
         )
-        future.add_done_callback(partial(self._landed, offset, event))
-        self._last = future
-        return future
+        future.add_done_callback(partial(self._landed, flight))
+        return flight.landed
 
-    def _landed(self, expected: int, event: Event, future: asyncio.Future[Position]) -> None:
+    def _landed(self, flight: "_Flight", future: asyncio.Future[Position]) -> None:
         if not _succeeded(future):
             self._world.fatal(f"an append to the journal of partition {self.partition} has an unknown outcome")
-        elif future.result().offset != expected:
-            self._world.fatal(f"somebody else writes to the journal of partition {self.partition}")
+            return
+        flight.position = future.result()
+        if self._gap is None:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let follow what follows from records that landed where they were expected, in order."""
+        while self._flying and (position := self._flying[0].position) is not None:
+            flight = self._flying[0]
+            if position.offset != flight.expected:
+                self._gap = asyncio.get_running_loop().create_task(self._explain(flight.expected, position.offset))
+                self._gap.add_done_callback(self._explained)
+                return
+            self._flying.popleft()
+            self._landed_s = time.monotonic()
+            self._copy_costs(flight.event, position.offset)
+            if not flight.landed.done():
+                flight.landed.set_result(position)
+
+    async def _explain(self, expected: int, actual: int) -> None:
+        """Somebody else has written in between. A new owner: then this one is none, and its records are not valid.
+
+        A former owner that does not know it yet: then its records are not valid, and only offsets have shifted.
+        """
+        async for records in self._world.log.scan("completions", self.partition, expected, actual):
+            for record in records:
+                with contextlib.suppress(Unreadable):
+                    if isinstance(decode(record.value or b""), OwnerTook):
+                        self._world.fatal(f"partition {self.partition} has another owner since {record.offset}")
+        shift(self.ledger, expected, actual - expected)
+        for flight in self._flying:
+            flight.expected += actual - expected
+        self._shifts += 1
+
+    def _explained(self, task: asyncio.Task[None]) -> None:
+        self._gap = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._world.fatal(f"a gap in the journal of partition {self.partition} cannot be read: {error}")
         else:
-            self._copy_costs(event, expected)
+            self._settle()
 
     def _copy_costs(self, event: Event, offset: int) -> None:
         """Copy the cost lines of a durable journal record to `costs`; a copy of a copy changes nothing."""
@@ -494,8 +747,13 @@ class Owner:
             return
         checkpoint = take_checkpoint(self.ledger)
         marked, self._marked = self._marked, self.ledger.next_offset
+        shifts = self._shifts
         try:
             await self._landed_so_far()
+            if shifts != self._shifts:  # the rows name offsets at which nothing landed: the next checkpoint writes them
+                self._marked = marked
+                put_back(self.ledger, checkpoint)
+                return
             if self._copies:
                 await asyncio.gather(*map(asyncio.shield, self._copies))
             reached("checkpoint.before")
@@ -509,6 +767,32 @@ class Owner:
             self._marked = marked
             put_back(self.ledger, checkpoint)
             raise
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Hold on to a task, and end the process if it fails."""
+        self._tasks.add(task)
+        task.add_done_callback(self._kept)
+
+    def _kept(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            trace = "".join(format_tb(error.__traceback__))
+            self._world.fatal(f"the owner of partition {self.partition} failed: {type(error).__name__}\n{trace}")
+
+    def _heard(self, address: str) -> None:
+        """An ingress lives, or has just sent a request."""
+        if self._world.shared and address != self._world.address:
+            self._silent[address] = time.monotonic()
+
+    def cancel_for_the_silent(self) -> None:
+        """Cancel the calls whose ingress has not been heard of for long: their clients are gone with it."""
+        now_s = time.monotonic()
+        silent = {address for address, heard_s in self._silent.items() if now_s - heard_s > INGRESS_PATIENCE_S}
+        for address in silent:
+            del self._silent[address]
+        for call in list(self._calls.values()) if silent else ():
+            if call.reply_to in silent:
+                call.cancel("the ingress that held the client is gone")
 
     async def _landed_so_far(self) -> None:
         """Return when what was appended to the journal is durable, and what follows from it at once has begun."""
@@ -563,6 +847,33 @@ class Owner:
 
     async def _send(self, topic: str, key: bytes | None, event: Event) -> Position:
         return await self._world.log.append(topic, key, encode(event), partition=self.partition)
+
+
+class _Flight:
+    """A record on its way to the journal: where it should land, and what waits for it."""
+
+    __slots__ = ("event", "expected", "landed", "position")
+
+    def __init__(self, expected: int, event: Event, landed: asyncio.Future[Position]) -> None:
+        self.expected = expected
+        self.event = event
+        self.landed = landed
+        self.position: Position | None = None
+
+
+def _lost(request: OpenRequest) -> Attempt:
+    """The attempt whose outcome nobody knows any more: it may have cost as much as it could."""
+    candidate = request.admitted.plan[request.choice]
+    return Attempt(
+        attempt=request.attempt,
+        provider=candidate.provider,
+        account=candidate.account,
+        model=candidate.model,
+        outcome="abandoned",
+        reason="the process that made the call ended before its outcome was written",
+        usage_source="missing",
+        lines=(estimate_line(candidate.bound_pusd or 0, request.admitted.price_version),),
+    )
 
 
 def _key(event: Event) -> bytes:

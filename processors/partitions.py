@@ -11,6 +11,7 @@ from tollgate.processors.owner import Ack, Owner, World
 log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 1.0
+STOPPED = "the gateway stopped"
 
 TakeRows = Callable[[int], Mapping[str, bytes]]
 WriteRows = Callable[[int, Mapping[str, bytes | None]], Awaitable[None]]
@@ -22,6 +23,7 @@ class Partitions:
     def __init__(self, world: World) -> None:
         self._world = world
         self._owners: dict[int, Owner] = {}
+        self._leaving: list[Owner] = []  # given up, and perhaps with calls that run on
         self._take_rows: TakeRows = lambda partition: {}
         self._write_rows: WriteRows | None = None
 
@@ -38,11 +40,19 @@ class Partitions:
         return offset
 
     async def give_up(self, partitions: set[int]) -> None:
-        """End what is under way there, and decide nothing more."""
+        """Decide nothing more there. Calls under way are handed over where somebody else can book them, or ended."""
         owners = [self._owners[partition] for partition in partitions if partition in self._owners]
-        await asyncio.gather(*(owner.close("the gateway stopped") for owner in owners))
+        if self._world.shared:
+            await asyncio.gather(*(owner.release() for owner in owners))
+            self._leaving += owners
+        else:
+            await asyncio.gather(*(owner.close(STOPPED) for owner in owners))
         for partition in partitions:
             self._owners.pop(partition, None)
+
+    async def drained(self, patience_s: float) -> None:
+        """Return when no call that was handed over runs here any more; what takes too long is cancelled."""
+        await asyncio.gather(*(owner.drained(patience_s, STOPPED) for owner in self._leaving))
 
     def receive(self, partition: int, offset: int, timestamp_ms: int, value: bytes, ack: Ack) -> Awaitable[None] | None:
         """Hand an event to its owner; what is returned must be awaited before the next. Never raises."""
@@ -77,6 +87,9 @@ class Partitions:
         """For ever."""
         while True:
             await asyncio.sleep(CHECKPOINT_S)
+            self._leaving = [owner for owner in self._leaving if owner.calls]
+            for owner in self._owners.values():
+                owner.cancel_for_the_silent()
             try:
                 await self.checkpoint()
             except TollgateError as error:

@@ -151,6 +151,56 @@ class CancelRequested(_Event, frozen=True, tag="cancel_requested.1"):
     reason: str
 
 
+class ProbeAnswered(_Event, frozen=True, tag="probe_answered.1"):
+    """An ingress says whether the client of a request that a new owner found open still waits, with nothing delivered.
+
+    From now on it drops replies of epochs before `epoch`.
+    """
+
+    request_id: str
+    epoch: int
+    waiting: bool
+
+
+class RunnerBeat(_Event, frozen=True, tag="runner_beat.1"):
+    """The process at the address `runner` still runs these calls, which outlived its ownership of the partition."""
+
+    runner: str
+    request_ids: tuple[str, ...]
+
+
+class CallReported(_Event, frozen=True, tag="call_reported.1"):
+    """A call that outlived its owner is over; the present owner books it.
+
+    `choice` is set when the attempt failed and `plan[choice]` is due. Else the request ends with the rest, and with the
+    last reply, whose body is sealed under `seal`.
+    """
+
+    request_id: str
+    org_id: str
+    runner: str
+    attempts: tuple[Attempt, ...]
+    choice: int | None = None
+    status: Status = "completed"
+    http_status: int = 200
+    error: str | None = None
+    reason: str | None = None
+    ttft_ms: int | None = None
+    overhead_us: int = 0
+    seq: int = 0
+    reply_status: int | None = None
+    reply_headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    seal: str = ""
+    upstream_us: int = 0
+
+
+class IngressBeat(_Event, frozen=True, tag="ingress_beat.1"):
+    """The ingress at the address lives. The streams of one that has been silent for long have no client any more."""
+
+    address: str
+
+
 class Limits(_Part, frozen=True):
     """What a key may use. None is no limit. `monthly_budget_pusd` counts the bill."""
 
@@ -242,14 +292,24 @@ class Admitted(_Event, frozen=True, tag="admitted.1"):
     rates: dict[str, int] = {}
 
 
+class OwnerBeat(_Event, frozen=True, tag="owner_beat.1"):
+    """The writer makes sure that it still is the owner, before it calls a provider a while after its last record."""
+
+    epoch: int
+
+
 class AttemptStarted(_Event, frozen=True, tag="attempt_started.1"):
-    """Attempt `attempt` is about to start on `plan[attempt - 1]`; `previous` is the one before it, which is over."""
+    """Attempt `attempt` is about to start on `plan[choice]`; `previous` is the one before it, which is over.
+
+    Without `choice` it is `plan[attempt - 1]`. A repeat after a crash takes the same choice under the next number.
+    """
 
     epoch: int
     request_id: str
     org_id: str
     attempt: int
     previous: Attempt | None = None
+    choice: int | None = None
 
 
 class Ended(_Event, frozen=True, tag="ended.1"):
@@ -358,6 +418,15 @@ class ReplySent(_Event, frozen=True, tag="reply_sent.1"):
     upstream_us: int = 0
 
 
+class ProbeSent(_Event, frozen=True, tag="probe_sent.1"):
+    """A new owner asks the ingress at `address` whether the client of an open request still waits."""
+
+    address: str
+    request_id: str
+    org_id: str
+    epoch: int
+
+
 # Topic `seals` ------------------------------------------------------------------------------------------------------
 
 
@@ -405,9 +474,14 @@ class DeadLetter(_Event, frozen=True, tag="dead_letter.1"):
 Event: TypeAlias = (
     RequestAccepted
     | CancelRequested
+    | ProbeAnswered
+    | RunnerBeat
+    | CallReported
+    | IngressBeat
     | CommandIssued
     | OwnerTook
     | OwnerReleased
+    | OwnerBeat
     | Admitted
     | AttemptStarted
     | Ended
@@ -416,6 +490,7 @@ Event: TypeAlias = (
     | KeySet
     | ControlBeat
     | ReplySent
+    | ProbeSent
     | SealMade
     | AuditRecorded
     | DeadLetter

@@ -47,6 +47,14 @@ class Mailbox(Protocol):
         """Does this process hold the waiting client? None: it cannot be known here (another process)."""
         ...
 
+    def probe(self, address: str, request_id: str, *, org_id: str, epoch: int) -> bool | None:
+        """Does the client still wait, with nothing delivered? From now on, replies of older epochs are dropped.
+
+        None: its ingress was asked, and answers with `ProbeAnswered`. A client that was given a part of an answer
+        already is told that the rest will not come.
+        """
+        ...
+
 
 def follows(reply: Reply, *, epoch: int, seq: int) -> Literal["next", "stale", "lost"]:
     """What a reply is to a client that has taken everything before `seq` of `epoch`. Pure.
@@ -145,3 +153,17 @@ class LocalReplies:
 
     def is_waiting(self, address: str, request_id: str) -> bool | None:
         return address == self.address and request_id in self._waiters
+
+    def probe(self, address: str, request_id: str, *, org_id: str, epoch: int) -> bool | None:
+        waiter = self._waiters.get(request_id)
+        if waiter is None or address != self.address:
+            return False
+        if waiter.taken:
+            waiter.give_up(
+                Refusal(
+                    502, "answer_interrupted", "The process that made the answer ended within it.", type="api_error"
+                )
+            )
+            return False
+        waiter.epoch = max(waiter.epoch, epoch)
+        return True

@@ -4,17 +4,20 @@ An address is `<partition>/<ingress>/<life>`: two ingresses may share a partitio
 was meant for its former life. Bodies are sealed under the seal of their request.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 
 from tollgate.errors import LogError, Unreadable
-from tollgate.events import ReplySent, decode, encode
+from tollgate.events import IngressBeat, ProbeAnswered, ProbeSent, ReplySent, decode, encode
 from tollgate.ids import new_request_id
 from tollgate.log import Log, Record
 from tollgate.replies import LocalReplies, Reply
 from tollgate.sealed import Sealer, SealError
 
 TOPIC = "replies"
+REQUESTS = "requests"
+BEAT_S = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +57,17 @@ class TopicMailbox:
         """See `Mailbox.is_waiting`: known only of this process."""
         return self._local.is_waiting(address, request_id) if address == self._local.address else None
 
+    def probe(self, address: str, request_id: str, *, org_id: str, epoch: int) -> bool | None:
+        """See `Mailbox.probe`."""
+        if address == self._local.address:
+            return self._local.probe(address, request_id, org_id=org_id, epoch=epoch)
+        event = ProbeSent(address=address, request_id=request_id, org_id=org_id, epoch=epoch)
+        _ignore_failure(self._log.append(TOPIC, None, encode(event), partition=partition_of(address)))
+        return None
+
 
 class ReplyReader:
-    """The ingress's side: hands what its partition brings to those who wait."""
+    """The ingress's side: hands what its partition brings to those who wait, and answers for them."""
 
     def __init__(self, source: Log, sealer: Sealer, local: LocalReplies) -> None:
         self._log = source
@@ -85,6 +96,22 @@ class ReplyReader:
                 self._local.send(event.address, _read(event, self._sealer))
             except SealError as error:  # the gap that it leaves is noticed with the next reply, or at the deadline
                 log.error("a reply to request %s cannot be opened: %s", event.request_id, error)
+        elif isinstance(event, ProbeSent) and event.address == self._local.address:
+            self._answer(event)
+
+    def _answer(self, probe: ProbeSent) -> None:
+        address, request_id = probe.address, probe.request_id
+        waiting = self._local.probe(address, request_id, org_id=probe.org_id, epoch=probe.epoch)
+        answer = ProbeAnswered(request_id=request_id, epoch=probe.epoch, waiting=waiting is True)
+        _ignore_failure(self._log.append(REQUESTS, probe.org_id.encode(), encode(answer)))
+
+    async def beat(self) -> None:
+        """Tell every owner that this ingress lives; for ever."""
+        beat = encode(IngressBeat(address=self._local.address))
+        while True:
+            for partition in range(self._log.partitions(REQUESTS)):
+                _ignore_failure(self._log.append(REQUESTS, None, beat, partition=partition))
+            await asyncio.sleep(BEAT_S)
 
 
 def _written(address: str, reply: Reply, sealer: Sealer) -> ReplySent:

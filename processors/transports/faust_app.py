@@ -10,6 +10,7 @@ from faust.types import TopicT
 from mode import CrashingSupervisor, ServiceT
 
 from tollgate.log import Log
+from tollgate.log.kafka_security import Security
 from tollgate.processors.transports import checkpoint, embedded, kafka
 from tollgate.processors.transports.ownership import OwnedPartitions, Ownership
 
@@ -82,6 +83,7 @@ def create_faust_app(
     ownership: Ownership,
     data_dir: Path,
     bootstrap_servers: Sequence[str] = (),
+    security: Security | None = None,
     instance: str | None = None,
     name: str = "tollgate",
     session_timeout_s: float = SESSION_TIMEOUT_S,
@@ -90,8 +92,8 @@ def create_faust_app(
     """Set a Faust app up on `log`; agents are to be declared before it is started.
 
     Without `bootstrap_servers`, `log` must be the open `EmbeddedLog`, and Faust runs over it. With them, Faust has
-    connections of its own to Kafka, and `instance` names this worker for as long as its group lives: a restart
-    under the same name within the session timeout gets its partitions back without a rebalance.
+    connections of its own to Kafka, made as `security` says, and `instance` names this worker for as long as its group
+    lives: a restart under the same name within the session timeout gets its partitions back without a rebalance.
     Every topic must exist, the changelog `<name>-state-changelog` among them. Faust puts its folders into
     `data_dir` (it keeps nothing in them). The log is not closed with the app.
     """
@@ -104,6 +106,7 @@ def create_faust_app(
         event_log=log,
         ownership=ownership,
         broker=broker,
+        broker_credentials=kafka.credentials(security) if security is not None else None,
         datadir=data_dir,
         autodiscover=False,
         web_enabled=False,

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 from aiokafka import TopicPartition
+from faust import SASLCredentials, SSLCredentials
 from faust.transport.drivers import TRANSPORTS, aiokafka
 from faust.types import TP
+from faust.types.auth import CredentialsT
 
+from tollgate.log.kafka_security import Security
 from tollgate.processors.transports.ownership import OwnedPartitions
 from tollgate.processors.transports.safe_commit import SafeCommit
 
@@ -16,6 +19,20 @@ SCHEME = "tollgate+kafka"
 # A fetch that finds nothing returns after this long. Kafka answers one request of a connection after the other, so
 # whatever recovery and a take-over ask or seek waits behind it; Faust's own 1.5 s made each start 3 s longer.
 FETCH_WAIT_S = 0.1
+
+
+def credentials(security: Security) -> CredentialsT | None:
+    """What Faust's connections show the brokers; None: nothing, unencrypted. Raises `ConfigError`."""
+    context = security.ssl_context()
+    if security.sasl:
+        assert security.password is not None
+        return SASLCredentials(
+            username=security.username,
+            password=security.password.reveal(),
+            mechanism=security.mechanism,
+            ssl_context=context,
+        )
+    return SSLCredentials(context) if context is not None else None
 
 
 class Producer(aiokafka.Producer):

@@ -117,6 +117,7 @@ class Gateway:
             if self._is("ingress") and not self._config.log.embedded:
                 reader = ReplyReader(self.log, self._sealer, self._replies)
                 await beside(self._always(reader.run(await reader.start()), "the reading of replies"))
+                await beside(self._always(reader.beat(), "the beat of the ingress"))
             if self._is("sink") and isinstance(self.log, KafkaLog):
                 election = await beside(self.log.standing(SINKS))
                 await beside(sinking_if_elected(self.log, self._data, election, self._fatal))
@@ -129,6 +130,7 @@ class Gateway:
                         data=self._data / "instances" / self._instance,
                         instance=self._instance,
                         bootstrap_servers=self._config.log.bootstrap_servers,
+                        security=self._config.log.security,
                         on_crash=self._fatal,
                     )
                 )
@@ -153,6 +155,7 @@ class Gateway:
             fatal=self._fatal,
             draw=random.random,
             now_ms=wall_clock_ms,
+            shared=not self._config.log.embedded,
         )
 
     @asynccontextmanager
@@ -200,7 +203,7 @@ async def open_gateway(
         )
     (data / "instances" / instance).mkdir(parents=True, exist_ok=True)
     book = _load_prices()
-    log = await open_log(config, data, client_id=instance)
+    log = await open_log(config, data, role=role, client_id=instance)
     try:
         yield Gateway(config, log, role=role, data=data, instance=instance, secrets=secrets, book=book, fatal=fatal)
     finally:
