@@ -1,0 +1,172 @@
+"""A gateway in several real processes on a real Kafka, with a provider that keeps its own ledger."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+START_S = 40.0
+COMMAND = [sys.executable, "-c", "from tollgate.app.cli import main; raise SystemExit(main())"]
+GATEWAY = """
+log: {{broker: "kafka://{kafka}"}}
+providers:
+  main: {{protocol: openai, base_url: "http://127.0.0.1:{port}/v1", api_key: x, models: ["mock*", "sandbox*"], max_retries: 0}}
+sandbox: false
+"""
+PRICES = """
+models:
+  "main/*": {input: 1.00, output: 4.00, context_window: 128000, max_output_tokens: 4096}
+"""
+
+
+class Process:
+    """One process of the gateway."""
+
+    def __init__(self, site: "Site", role: str, name: str) -> None:
+        self.role = role
+        self.name = name
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        words = ["serve", "--role", role, "--port", str(self.port), "--broker", f"kafka://{site.kafka}"]
+        with (site.folder / f"{name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*COMMAND, *words, "--instance", name], cwd=site.folder, env=site.env, stdout=log, stderr=log
+            )
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self.process.send_signal(number)
+
+    def ended(self, timeout_s: float = 60.0) -> int:
+        return self.process.wait(timeout_s)
+
+
+class Site:
+    """The processes of one test, their folder, and the provider beside them."""
+
+    def __init__(self, folder: Path, kafka: str) -> None:
+        self.folder = folder
+        self.kafka = kafka
+        self.key = secrets.token_hex(32)
+        self.env = {
+            **os.environ,
+            "TOLLGATE_ADMIN_KEY": self.key,
+            "TOLLGATE_SECRET": secrets.token_hex(32),
+            "TOLLGATE_DATA": str(folder / "data"),
+        }
+        self.provider_port = free_port()
+        self.processes: list[Process] = []
+        (folder / "gateway.yaml").write_text(GATEWAY.format(port=self.provider_port, kafka=kafka))
+        (folder / "pricing.yaml").write_text(PRICES)
+        self._provider = subprocess.Popen(
+            [*COMMAND, "sandbox", "--port", str(self.provider_port)], cwd=folder, stdout=subprocess.DEVNULL
+        )
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *words], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60
+        )
+
+    def start(self, role: str, name: str) -> Process:
+        process = Process(self, role, name)
+        self.processes.append(process)
+        return process
+
+    async def ready(self, *processes: Process) -> None:
+        deadline = time.monotonic() + START_S
+        async with aiohttp.ClientSession() as session:
+            for process in processes:
+                while True:
+                    try:
+                        async with session.get(f"{process.url}/readyz") as response:
+                            if response.status == 200:
+                                break
+                    except aiohttp.ClientError:
+                        pass
+                    log = (self.folder / f"{process.name}.log").read_text()
+                    assert process.process.poll() is None, f"{process.name} ended: {log[-2000:]}"
+                    assert time.monotonic() < deadline, f"{process.name} is not ready: {log[-2000:]}"
+                    await asyncio.sleep(0.1)
+
+    async def ask(self, ingress: Process, model: str, **more: Any) -> tuple[int, dict[str, str], bytes]:
+        """One completion: status, headers, whole body."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more}
+        timeout = aiohttp.ClientTimeout(total=60)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(
+                f"{ingress.url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {self.key}"}
+            ) as response,
+        ):
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return response.status, headers, await response.read()
+
+    async def story(self, ingress: Process, request_id: str) -> dict[str, Any]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(
+                f"{ingress.url}/v1/requests/{request_id}", headers={"authorization": f"Bearer {self.key}"}
+            ) as response,
+        ):
+            found: dict[str, Any] = await response.json()
+            return found
+
+    async def calls(self, request_id: str = "") -> list[dict[str, Any]]:
+        """What the provider's own ledger says of a request."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.provider_port}/ledger") as response,
+        ):
+            return [row for row in await response.json() if row["call_id"].startswith(request_id)]
+
+    async def called(self, request_id_or_nothing: str = "", *, more_than: int = 0) -> None:
+        """Return when the provider has been called."""
+        deadline = time.monotonic() + START_S
+        while len(await self.calls(request_id_or_nothing)) <= more_than:
+            assert time.monotonic() < deadline, "the provider was not called"
+            await asyncio.sleep(0.05)
+
+    def owner(self, workers: list[Process]) -> Process:
+        """The worker that owns the partition of organisation `default`: the one that holds the provider's connection."""
+        return next(worker for worker in workers if connections_to(worker.process.pid, self.provider_port))
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.process.poll() is None:
+                process.kill(signal.SIGCONT)
+                process.kill(signal.SIGKILL)
+                process.process.wait(10)
+        self._provider.kill()
+        self._provider.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def connections_to(pid: int, port: int) -> bool:
+    """Does the process hold a connection to the port? Read from /proc (Linux)."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = str(descriptor.readlink())
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
+    wanted = f":{port:04X}"
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[2].endswith(wanted) and fields[3] == "01" and fields[9] in inodes:
+            return True
+    return False

@@ -1,0 +1,95 @@
+"""Workers come and go in the middle of requests: the client gets its answer, once, and the books know every call."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.roles.site import Process, Site
+
+pytestmark = [pytest.mark.kafka, pytest.mark.crash]
+
+SLOW = "sandbox-lat2500"
+TAKE_OVER_S = 15.0
+
+
+@pytest.fixture
+async def site(tmp_path: Path, kafka: str) -> AsyncIterator[Site]:
+    site = Site(tmp_path, kafka)
+    assert site.command("topics", "apply", "--broker", f"kafka://{kafka}").returncode == 0
+    try:
+        yield site
+    finally:
+        site.close()
+
+
+async def two_workers(site: Site) -> tuple[Process, list[Process]]:
+    ingress = site.start("ingress", "ingress-1")
+    workers = [site.start("worker", name) for name in ("worker-1", "worker-2")]
+    await site.ready(ingress, *workers)
+    status, _, _ = await site.ask(ingress, "mock-gpt")
+    assert status == 200
+    return ingress, workers
+
+
+async def test_a_request_whose_worker_is_killed_is_answered_by_another_once(site: Site):
+    ingress, workers = await two_workers(site)
+    before = len(await site.calls())
+    asking = asyncio.create_task(site.ask(ingress, SLOW))
+    await site.called(more_than=before)
+    site.owner(workers).kill()
+    async with asyncio.timeout(TAKE_OVER_S):
+        status, headers, body = await asking
+    assert status == 200
+    assert orjson.loads(body)["object"] == "chat.completion"
+    story = await site.story(ingress, headers["x-request-id"])
+    assert (story["status"], [attempt["outcome"] for attempt in story["attempts"]]) == (
+        "completed",
+        ["abandoned", "ok"],
+    )
+    assert float(story["attempts"][0]["cost_usd"]) > 0  # what the lost call may have cost is in the books
+    assert story["attempts"][0]["bill_usd"] in ("0", None)
+    assert len(await site.calls(headers["x-request-id"])) == 2
+
+
+async def test_a_worker_that_is_told_to_stop_finishes_its_calls_and_another_books_them(site: Site):
+    ingress, workers = await two_workers(site)
+    before = len(await site.calls())
+    asking = asyncio.create_task(site.ask(ingress, "sandbox-chunks10-gap300", stream=True))
+    await site.called(more_than=before)
+    leaving = site.owner(workers)
+    leaving.kill(signal.SIGTERM)
+    status, headers, body = await asking
+    assert status == 200
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert leaving.ended() == 0
+    story = await site.story(ingress, headers["x-request-id"])
+    assert (story["status"], [attempt["outcome"] for attempt in story["attempts"]]) == ("completed", ["ok"])
+    assert len(await site.calls(headers["x-request-id"])) == 1
+
+
+async def test_a_worker_that_was_frozen_books_nothing_when_it_wakes(site: Site):
+    ingress, workers = await two_workers(site)
+    before = len(await site.calls())
+    asking = asyncio.create_task(site.ask(ingress, SLOW))
+    await site.called(more_than=before)
+    frozen = site.owner(workers)
+    frozen.kill(signal.SIGSTOP)
+    async with asyncio.timeout(2 * TAKE_OVER_S):
+        status, headers, _ = await asking
+    assert status == 200
+    frozen.kill(signal.SIGCONT)
+    await asyncio.sleep(3)  # it has its answer by now, and tries to book it
+    story = await site.story(ingress, headers["x-request-id"])
+    assert [attempt["outcome"] for attempt in story["attempts"]] == ["abandoned", "ok"]
+    status, _, _ = await site.ask(ingress, "mock-gpt")
+    assert status == 200
+    sink = site.start("sink", "sink-1")
+    await site.ready(sink)
+    sink.kill(signal.SIGTERM)
+    assert sink.ended() == 0
+    checked = site.command("reconcile")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
