@@ -18,7 +18,12 @@ COMMAND = [sys.executable, "-c", "from tollgate.app.cli import main; raise Syste
 GATEWAY = """
 log: {{broker: "kafka://{kafka}"}}
 providers:
-  main: {{protocol: openai, base_url: "http://127.0.0.1:{port}/v1", api_key: x, models: ["mock*", "sandbox*"], max_retries: 0}}
+  main:
+    protocol: openai
+    base_url: "http://127.0.0.1:{port}/v1"
+    api_key: x
+    models: ["mock*", "sandbox*"]
+    max_retries: 0
 sandbox: false
 """
 PRICES = """
@@ -134,7 +139,7 @@ class Site:
             await asyncio.sleep(0.05)
 
     def owner(self, workers: list[Process]) -> Process:
-        """The worker that owns the partition of organisation `default`: the one that holds the provider's connection."""
+        """The worker that owns the partition of `default`: the one that holds a connection to the provider."""
         return next(worker for worker in workers if connections_to(worker.process.pid, self.provider_port))
 
     def close(self) -> None:
