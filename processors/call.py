@@ -25,7 +25,7 @@ from tollgate.processors.ledger import OpenRequest
 from tollgate.processors.upstream import Transport
 from tollgate.replies import Mailbox, Reply
 from tollgate.wire import Ask, Body, Exchange, Extras, Meter
-from tollgate.wire.exchange import WIRES, exchange_for, refusal_of
+from tollgate.wire.exchange import PROTOCOLS, WIRES, exchange_for, refusal_of
 
 BYTES_PER_TOKEN = 4  # of English text, about; used only where a provider did not say what it counted
 
@@ -234,7 +234,7 @@ class Call:
             self._upstream_id = answer.headers.get("x-request-id") or answer.headers.get("request-id")
             if answer.status >= 300:
                 body = await answer.read()
-                raise WIRES[candidate.protocol].provider_error(answer.status, answer.headers, body)
+                raise PROTOCOLS[candidate.protocol].provider_error(answer.status, answer.headers, body)
             if exchange.request.stream:
                 async for piece in answer.pieces():
                     ready = exchange.feed(piece)
@@ -418,12 +418,14 @@ class Call:
     def _answer_headers(self) -> tuple[tuple[str, str], ...]:
         assert self._candidate is not None
         stream = self._request.stream
+        dropped = self._exchange.dropped if self._exchange is not None else ()
         return (
             ("content-type", "text/event-stream; charset=utf-8" if stream else "application/json"),
             ("x-tollgate-provider", self._candidate.provider),
             ("x-tollgate-model", self._candidate.model),
             ("x-tollgate-cache", "off"),
             ("x-tollgate-attempts", str(self._number)),
+            *((("x-tollgate-dropped-params", ", ".join(dropped)),) if dropped else ()),
             *self._job.reply_headers,
         )
 

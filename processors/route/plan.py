@@ -51,7 +51,7 @@ def plan(
     refusal: Refusal | None = None
     for name in (model, *config.routing.fallbacks.get(model, ())):
         for provider, upstream_model in _servers(name, dialect, config, chances):
-            refused = cannot_carry(dialect, provider.protocol, body)
+            refused = cannot_carry(dialect, provider.protocol, body, model=upstream_model, quirks=provider.quirks)
             if refused is None:
                 price = book.price(provider.name, upstream_model, at_ms, catalogue=provider.price_provider)
                 options += _attempts(provider, upstream_model, price, chances, draw)

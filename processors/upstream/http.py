@@ -10,7 +10,7 @@ from tollgate.config import Account, Provider
 from tollgate.errors import ProviderError
 from tollgate.processors.upstream import MAX_ANSWER_BYTES, Answer
 from tollgate.wire import UpstreamRequest, upstream_url
-from tollgate.wire.exchange import WIRES
+from tollgate.wire.exchange import PROTOCOLS
 
 MAX_CONNECTIONS = 4_000  # of all providers together; more calls than this wait for one
 KEEP_ALIVE_S = 60.0
@@ -38,7 +38,7 @@ class HttpTransport:
         self._headers = {
             "accept-encoding": "identity",
             "user-agent": "tollgate",
-            **(WIRES[provider.protocol].auth_headers(api_key) if api_key else {}),
+            **(PROTOCOLS[provider.protocol].auth_headers(api_key) if api_key else {}),
         }
         self._timeout = aiohttp.ClientTimeout(
             total=provider.timeout_seconds, sock_connect=provider.connect_timeout_seconds

@@ -16,6 +16,7 @@ import orjson
 
 from tollgate.errors import ProviderError, Refusal
 from tollgate.events import Dialect, Usage
+from tollgate.wire.content import Family
 
 Body = dict[str, Any]
 
@@ -41,12 +42,24 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     """How one provider departs from the protocol it speaks: data beside the translator, not an `if` inside it.
 
+    They concern the OpenAI protocol, which has many speakers; others take of it what fits.
+
     `cap_field` is where the OpenAI protocol's cap on output goes when the client named neither field. Every compatible
     server knows `max_tokens`, and one that ignored the newer name would answer without a cap; api.openai.com itself
     refuses `max_tokens` for its reasoning models and wants `max_completion_tokens`.
     """
 
     cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    path: str = ""  # where calls go instead; `{model}` stands for the model's name
+    takes: frozenset[str] = frozenset()  # fields of `Prompt` beyond the protocol's own, such as `top_k`
+    lacks: frozenset[str] = frozenset()  # fields of `Prompt` that it does not know
+    cache_marker: Literal["", "cache_control", "prompt_cache_breakpoint"] = ""  # on parts and tools
+    # How it is told to think, what it wants its thoughts back in, and whose signatures it takes back
+    thinking_field: Literal["reasoning_effort", "reasoning", "thinking"] = "reasoning_effort"
+    thoughts_field: Literal["", "reasoning_content", "reasoning", "reasoning_details"] = ""
+    origins: frozenset[Family] = frozenset()
+    # Tokens of thought are in the total but not among the completion's (xAI, Google's compatible endpoint)
+    thoughts_outside_completion: bool = False
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +94,7 @@ class Meter(msgspec.Struct, kw_only=True):
     finish_reason: str | None = None  # the provider's own word
     usage: Usage | None = None  # None: the provider has said nothing, which is not the same as zero
     usage_raw: str | None = None  # the provider's block as JSON; parts that came in several events are merged
+    dropped: set[str] = msgspec.field(default_factory=set)  # parts of the answer that no other dialect can be told
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +108,7 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     price_version: str
     cache: str = "off"
+    dropped: tuple[str, ...] = ()  # what was left out between two dialects, of the request and of the answer
 
     @property
     def cost(self) -> orjson.Fragment:
@@ -102,17 +117,17 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
 
     def fields(self) -> Body:
         """The top-level fields that every answer gets, in any dialect."""
-        return {
-            "provider": self.provider,
-            "tollgate": {
-                "request_id": self.request_id,
-                "cost": self.cost,
-                "attempts": self.attempts,
-                "routing": {"model": self.model, "reason": self.reason},
-                "cache": self.cache,
-                "price_version": self.price_version,
-            },
+        fields: Body = {
+            "request_id": self.request_id,
+            "cost": self.cost,
+            "attempts": self.attempts,
+            "routing": {"model": self.model, "reason": self.reason},
+            "cache": self.cache,
+            "price_version": self.price_version,
         }
+        if self.dropped:
+            fields["dropped"] = self.dropped
+        return {"provider": self.provider, "tollgate": fields}
 
 
 class Exchange(Protocol):
@@ -124,6 +139,7 @@ class Exchange(Protocol):
 
     request: UpstreamRequest
     meter: Meter
+    dropped: tuple[str, ...]  # the client's names of what the provider is not told
 
     def answer(self, body: bytes) -> None:
         """Take the whole body of a 2xx answer. Raises `ProviderError` when it is not one."""
@@ -151,8 +167,8 @@ class Exchange(Protocol):
         ...
 
 
-class Wire(Protocol):
-    """One protocol, as a module: a client dialect and a provider protocol at once."""
+class ClientWire(Protocol):
+    """One protocol, as the dialect of clients."""
 
     name: Dialect
     forwarded_headers: tuple[str, ...]  # lower case; the client's headers that a provider of this dialect is sent
@@ -161,22 +177,28 @@ class Wire(Protocol):
         """Raises `Refusal` (400, with `param`) for a field of the wrong type or a missing one."""
         ...
 
-    def provider_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """Classify a non-2xx answer. Never raises, whatever the body is."""
-        ...
-
     def error_body(self, refusal: Refusal, request_id: str) -> bytes:
         """A refusal as this dialect's clients read it."""
         ...
 
     def error_event(self, refusal: Refusal, request_id: str) -> bytes:
-        """The same to end a stream that has begun."""
-        ...
-
-    def auth_headers(self, api_key: str) -> dict[str, str]:
-        """How this protocol's providers want the credential."""
+        """The same to end a stream that has begun, in a form that makes the dialect's SDKs raise."""
         ...
 
     def models_body(self, models: list[tuple[str, str, int]]) -> bytes:
         """`GET /v1/models`: (id, owner, created as Unix seconds) as this dialect lists them."""
+        ...
+
+
+class ProviderWire(Protocol):
+    """One protocol, as providers speak it."""
+
+    name: Dialect
+
+    def provider_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """Classify a non-2xx answer. Never raises, whatever the body is."""
+        ...
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        """How this protocol's providers want the credential."""
         ...

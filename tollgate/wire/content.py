@@ -17,6 +17,7 @@ Finish = Literal["stop", "stop_sequence", "length", "tool_calls", "content_filte
 # Who can read a signature or encrypted thought. One family may be served by several providers: thoughts that Claude has
 # signed are good at Anthropic, Bedrock and Vertex alike.
 Family = Literal["anthropic", "google", "openai"]
+FAMILIES: tuple[Family, ...] = ("anthropic", "google", "openai")
 
 
 # Parts --------------------------------------------------------------------------------------------------------------
@@ -262,6 +263,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: tuple[Json, ...] = ()
 
 
+Kind = Literal["text", "reasoning", "refusal", "tool_call"]
+
+
 class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one event of a stream adds to one part of one choice.
 
@@ -271,7 +275,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     call's arguments. `last` says that nothing more of the part follows; without it a part ends when the next begins.
     """
 
-    kind: Literal["text", "reasoning", "refusal", "tool_call"] = "text"
+    kind: Kind = "text"
     text: str = ""
     key: int = 0
     choice: int = 0

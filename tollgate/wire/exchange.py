@@ -6,23 +6,42 @@
 
 from collections.abc import Mapping
 
+import msgspec
 import orjson
 
 from tollgate.errors import ProviderError, Refusal
 from tollgate.events import Dialect
-from tollgate.wire import Body, Exchange, Extras, Meter, Quirks, UpstreamRequest, Wire, anthropic, fields, openai
-from tollgate.wire.failures import inband_error, refusal_of
-from tollgate.wire.neutral import Codec, Finish, Mark, NotCarried, parse, uncarried, unreadable
-from tollgate.wire.sse import Event, Splitter
+from tollgate.wire import (
+    Body,
+    ClientWire,
+    Exchange,
+    Extras,
+    Meter,
+    ProviderWire,
+    Quirks,
+    UpstreamRequest,
+    anthropic,
+    fields,
+    openai,
+)
+from tollgate.wire.content import Choice, Finish, ToolCall
+from tollgate.wire.failures import inband_error, refusal_of, unreadable
+from tollgate.wire.neutral import ClientCodec, Codec, Mark, ProviderCodec, parse, settled
+from tollgate.wire.scope import Losses, NotCarried, fit
+from tollgate.wire.sequence import Sequencer
+from tollgate.wire.sse import Event
 
 MAX_HELD_BYTES = 8 << 20  # of a stream: before its content, and from its finish on
 
-_CODECS: dict[Dialect, Codec] = {"openai": openai, "anthropic": anthropic}
-_NAMES: dict[Dialect, str] = {"openai": "OpenAI", "anthropic": "Anthropic"}
+_BOTH: Mapping[Dialect, Codec] = {"openai": openai, "anthropic": anthropic}
+_CLIENTS: Mapping[Dialect, ClientCodec] = {**_BOTH}
+_PROVIDERS: Mapping[Dialect, ProviderCodec] = {**_BOTH}
+_NAMES: Mapping[Dialect, str] = {"openai": "OpenAI", "anthropic": "Anthropic"}
 _NO_QUIRKS = Quirks()
 
-WIRES: Mapping[Dialect, Wire] = _CODECS
-__all__ = ["WIRES", "cannot_carry", "exchange_for", "refusal_of"]
+WIRES: Mapping[Dialect, ClientWire] = _CLIENTS
+PROTOCOLS: Mapping[Dialect, ProviderWire] = _PROVIDERS
+__all__ = ["PROTOCOLS", "WIRES", "cannot_carry", "exchange_for", "refusal_of"]
 
 
 def exchange_for(
@@ -41,56 +60,69 @@ def exchange_for(
     `model` is the provider's name for it. `max_output_tokens` is the cap to send, None to leave the client's own.
     `headers` are the client's, names in lower case. Raises what `cannot_carry` returns.
     """
-    client, provider = _CODECS[dialect], _CODECS[protocol]
-    if client is provider:
+    provider = _PROVIDERS[protocol]
+    stream = bool(body.get("stream"))
+    dropped: tuple[str, ...] = ()
+    if dialect == protocol:
         sent = provider.pass_on(body, model=model, max_output_tokens=max_output_tokens, quirks=quirks)
         own_headers = provider.request_headers(headers)
     else:
-        sent = _translate(client, provider, body, model=model, max_output_tokens=max_output_tokens, quirks=quirks)
+        sent, dropped = _translate(
+            _CLIENTS[dialect], provider, body, model=model, max_output_tokens=max_output_tokens, quirks=quirks
+        )
         own_headers = provider.request_headers({})
-    stream = bool(body.get("stream"))
     request = UpstreamRequest(
         method="POST",
-        path=provider.path,
+        path=provider.call_path(model, stream=stream, quirks=quirks),
         headers={
             "content-type": "application/json",
-            "accept": "text/event-stream" if stream else "application/json",
+            "accept": provider.stream_type if stream else "application/json",
             **own_headers,
         },
         body=orjson.dumps(sent),
         stream=stream,
     )
-    if client is provider:
-        return _Passage(client, provider, body, request)
-    return _Translation(client, provider, body, request, request_id)
+    if dialect == protocol:
+        return _Passage(_BOTH[dialect], body, sent, request, quirks)
+    return _Translation(_CLIENTS[dialect], provider, body, sent, request, quirks, dropped, request_id)
 
 
-def cannot_carry(dialect: Dialect, protocol: Dialect, body: Body) -> Refusal | None:
-    """Why a request cannot go to a provider of `protocol`; None if it can. Names the field and the way out."""
+def cannot_carry(
+    dialect: Dialect, protocol: Dialect, body: Body, *, model: str = "", quirks: Quirks = _NO_QUIRKS
+) -> Refusal | None:
+    """Why a request cannot go to a model behind `protocol`; None if it can. Names the field and the way out."""
     if dialect == protocol:
         return None
     try:
-        _translate(_CODECS[dialect], _CODECS[protocol], body, model="", max_output_tokens=None, quirks=_NO_QUIRKS)
+        _translate(_CLIENTS[dialect], _PROVIDERS[protocol], body, model=model, max_output_tokens=None, quirks=quirks)
     except Refusal as refused:
         return refused
     return None
 
 
 def _translate(
-    client: Codec, provider: Codec, body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks
-) -> Body:
+    client: ClientCodec,
+    provider: ProviderCodec,
+    body: Body,
+    *,
+    model: str,
+    max_output_tokens: int | None,
+    quirks: Quirks,
+) -> tuple[Body, tuple[str, ...]]:
+    """The provider's request, and the client's names of what is not in it."""
+    losses = Losses(client.prompt_fields)
     try:
-        prompt = client.read_prompt(body)
-    except NotCarried as lost:
-        raise _not_carried(client, provider, lost.param, lost.problem) from None
-    try:
-        return provider.write_prompt(prompt, model=model, max_output_tokens=max_output_tokens, quirks=quirks)
+        prompt = fit(client.read_prompt(body, losses), provider.scope(quirks), model=model, losses=losses)
+        sent = provider.write_prompt(
+            prompt, model=model, max_output_tokens=max_output_tokens, quirks=quirks, losses=losses
+        )
     except NotCarried as lost:
         param = client.prompt_fields.get(lost.param, lost.param)
         raise _not_carried(client, provider, param, lost.problem) from None
+    return sent, losses.names
 
 
-def _not_carried(client: Codec, provider: Codec, param: str, problem: str | None) -> Refusal:
+def _not_carried(client: ClientCodec, provider: ProviderCodec, param: str, problem: str | None) -> Refusal:
     dialect = _NAMES[client.name]
     problem = problem or f"is not carried from the {dialect} dialect to provider protocol {provider.name}"
     way_out = f"use a model served by a provider of the {dialect} protocol, or leave the field out"
@@ -100,21 +132,32 @@ def _not_carried(client: Codec, provider: Codec, param: str, problem: str | None
 class _Attempt:
     """What every exchange does alike: cut the stream into events, meter them, and say when it is over."""
 
-    def __init__(self, client: Codec, provider: Codec, body: Body, request: UpstreamRequest) -> None:
+    def __init__(
+        self,
+        client: ClientCodec,
+        provider: ProviderCodec,
+        body: Body,
+        sent: Body,
+        request: UpstreamRequest,
+        quirks: Quirks,
+        dropped: tuple[str, ...] = (),
+    ) -> None:
         self.request = request
         self.meter = Meter()
+        self.dropped = dropped
         self._client = client
         self._body = body
-        self._splitter = Splitter()
-        self._reader = provider.reader(self.meter, body)
         self._provider = provider
+        self._quirks = quirks
+        self._splitter = provider.splitter()
+        self._reader = provider.reader(self.meter, sent, quirks)
         self._error: ProviderError | None = None
         self._late: list[bytes] = []  # what became ready only when the body was over
         self._answer: Body = {}
 
     def answer(self, body: bytes) -> None:
         self._answer = parse(body)
-        self._provider.read_answer(self._answer, self.meter)
+        self._provider.read_answer(self._answer, self.meter, self._quirks)
         self.meter.content_started = self.meter.complete = True
 
     def feed(self, data: bytes) -> bytes:
@@ -154,20 +197,17 @@ class _Attempt:
 
     def _take_rest(self, rest: Event) -> None:
         """The last event of a server that forgot the blank line after it, or the half of one that was cut."""
-        if rest.raw.startswith(b"{"):  # an error as plain JSON, in spite of the content type
+        if not rest.data and rest.raw.startswith(b"{"):  # an error as plain JSON, in spite of the content type
             raise inband_error(_json_or_nothing(rest.raw))
         if rest.data == b"[DONE]" or _json_or_nothing(rest.data) is not None:
             self._take(rest, self._reader.read(rest), self._late)
-
-    def _finish_word(self) -> Finish:
-        return self._provider.finish_words.get(self.meter.finish_reason or "", "stop")
 
 
 class _Passage(_Attempt):
     """The same dialect on both sides: every event leaves in the bytes it came in, but for the one with the extras."""
 
-    def __init__(self, client: Codec, provider: Codec, body: Body, request: UpstreamRequest) -> None:
-        super().__init__(client, provider, body, request)
+    def __init__(self, codec: Codec, body: Body, sent: Body, request: UpstreamRequest, quirks: Quirks) -> None:
+        super().__init__(codec, codec, body, sent, request, quirks)
         self._open = False
         self._head: list[bytes] = []
         self._tail: list[Event] = []
@@ -202,28 +242,55 @@ class _Passage(_Attempt):
 
 
 class _Translation(_Attempt):
-    """Two dialects: the provider's events are read into text, and the client's written from it."""
+    """Two dialects: the provider's events are read into parts, and the client's written from them."""
 
-    def __init__(self, client: Codec, provider: Codec, body: Body, request: UpstreamRequest, request_id: str) -> None:
-        super().__init__(client, provider, body, request)
+    def __init__(
+        self,
+        client: ClientCodec,
+        provider: ProviderCodec,
+        body: Body,
+        sent: Body,
+        request: UpstreamRequest,
+        quirks: Quirks,
+        dropped: tuple[str, ...],
+        request_id: str,
+    ) -> None:
+        super().__init__(client, provider, body, sent, request, quirks, dropped)
+        self._request_id = request_id
         self._writer = client.writer(self.meter, body, request_id)
-        self._text = ""
+        self._sequencer = Sequencer(self._writer, request_id)
+        self._choices: tuple[Choice, ...] = ()
 
     def answer(self, body: bytes) -> None:
         super().answer(body)
-        self._text = self._provider.answer_text(self._answer)
+        choices = self._provider.answer_choices(self._answer, self.meter) or (Choice(parts=()),)
+        self._choices = settled(choices, self._request_id)
 
     def final(self, extras: Extras) -> bytes:
+        extras = msgspec.structs.replace(extras, dropped=(*self.dropped, *sorted(self.meter.dropped)))
         if self.request.stream:
-            return b"".join(self._late) + self._writer.end(self._finish_word(), extras)
-        return self._writer.whole(self._text, self._finish_word(), extras)
+            rest = b"".join(self._late) + self._sequencer.end()
+            words = self._reader.finishes or {0: ""}
+            finishes = {
+                choice: self._finish(word, called=self._sequencer.has_called(choice)) for choice, word in words.items()
+            }
+            return rest + self._writer.end(finishes, extras)
+        finishes = {
+            index: self._finish(choice.finish, called=any(isinstance(part, ToolCall) for part in choice.parts))
+            for index, choice in enumerate(self._choices)
+        }
+        return self._writer.whole(self._choices, finishes, extras)
 
     def _take(self, event: Event, mark: Mark, out: list[bytes]) -> None:
-        if self._reader.uncarried is not None:
-            raise uncarried(self._reader.uncarried)
-        if self._reader.text:
-            out.append(self._writer.text(self._reader.text))
+        for delta in self._reader.deltas:
+            if written := self._sequencer.add(delta):
+                out.append(written)
         self.meter.complete = mark is Mark.END
+
+    def _finish(self, word: str | None, *, called: bool) -> Finish:
+        """Not every provider has a word for an answer that ends in calls."""
+        finish = self._provider.finish_words.get(word or "", "stop")
+        return "tool_calls" if called and finish == "stop" else finish
 
 
 def _json_or_nothing(data: bytes) -> Body | None:

@@ -120,6 +120,11 @@ def inband_error(payload: object) -> ProviderError:
     return _error(payload, status=None, retry_after_s=None)
 
 
+def unreadable(why: str) -> ProviderError:
+    """The provider broke its own protocol. `why` repeats nothing of what it sent."""
+    return ProviderError("server_error", f"the provider's answer cannot be read: {why}")
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """The provider's wish from `retry-after-ms` or `retry-after` (RFC 9110, section 10.2.3).
 

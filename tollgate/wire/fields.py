@@ -50,16 +50,26 @@ def boolean(body: Body, name: str) -> bool:
     return bool(value)
 
 
-def integer(body: Body, name: str, *, minimum: int, maximum: int | None = None) -> int | None:
+def optional_boolean(body: Body, name: str, *, path: str = "") -> bool | None:
+    """True or false, None when absent."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise wrong_type(path or name, "true or false", value)
+    return value
+
+
+def integer(
+    body: Body, name: str, *, minimum: int | None = None, maximum: int | None = None, path: str = ""
+) -> int | None:
     value = body.get(name)
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool):
-        raise wrong_type(name, "an integer", value)
-    if value < minimum:
-        raise invalid(name, f"must be at least {minimum}, not {value}", code="integer_below_min_value")
+        raise wrong_type(path or name, "an integer", value)
+    if minimum is not None and value < minimum:
+        raise invalid(path or name, f"must be at least {minimum}, not {value}", code="integer_below_min_value")
     if maximum is not None and value > maximum:
-        raise invalid(name, f"must be at most {maximum}, not {value}", code="integer_above_max_value")
+        raise invalid(path or name, f"must be at most {maximum}, not {value}", code="integer_above_max_value")
     return value
 
 
@@ -80,24 +90,32 @@ def text(body: Body, name: str, *, path: str = "") -> str | None:
     return value
 
 
-def mapping(body: Body, name: str) -> Body:
+def mapping(body: Body, name: str, *, path: str = "") -> Body:
     """An object, empty when absent."""
     value = body.get(name)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise wrong_type(name, "an object", value)
+        raise wrong_type(path or name, "an object", value)
     return value
 
 
-def items(body: Body, name: str) -> list[object]:
+def items(body: Body, name: str, *, path: str = "") -> list[object]:
     """A list, empty when absent."""
     value = body.get(name)
     if value is None:
         return []
     if not isinstance(value, list):
-        raise wrong_type(name, "a list", value)
+        raise wrong_type(path or name, "a list", value)
     return value
+
+
+def texts(values: list[object], name: str) -> tuple[str, ...]:
+    """A list of strings; `name` is the list's."""
+    for at, value in enumerate(values):
+        if not isinstance(value, str):
+            raise wrong_type(f"{name}[{at}]", "a string", value)
+    return tuple(str(value) for value in values)
 
 
 def model(body: Body) -> str:

@@ -1,58 +1,46 @@
 """The middle between two different dialects, and what a protocol module offers to be translated from and to.
 
-A request for another protocol is read into a `Prompt` and written from it; an answer comes back as text, a finish word
-and disjoint usage. So a protocol is written once, not once per pair. What the middle cannot hold is refused by name
-(`NotCarried`), never dropped in silence. Today it holds text. Pure.
+A request for another protocol is read into a `Prompt` and written from it; an answer comes back as parts, finish words
+and disjoint usage (`tollgate.wire.content`). So a protocol is written once, not once per pair. What the middle or the
+other side cannot hold is refused by name or left out by name (`tollgate.wire.scope`), never dropped in silence. Pure.
+
+A protocol is one module that offers what `ClientCodec` asks, what `ProviderCodec` asks, or both, as plain functions and
+tables; the tables in `tollgate.wire.exchange` make it known.
 """
 
+import base64
+import binascii
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 import orjson
 
-from tollgate.errors import ProviderError, Refusal
 from tollgate.events import Usage
-from tollgate.wire import Body, Extras, Meter, Quirks, Wire
+from tollgate.wire import Body, ClientWire, Extras, Meter, ProviderWire, Quirks
+from tollgate.wire.content import (
+    FAMILIES,
+    Choice,
+    Delta,
+    Effort,
+    Family,
+    Finish,
+    Part,
+    Prompt,
+    Role,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Turn,
+)
+from tollgate.wire.failures import unreadable
+from tollgate.wire.scope import Losses, Scope
+from tollgate.wire.sequence import PartWriter, new_call_id
 from tollgate.wire.sse import Event
-
-Role = Literal["system", "user", "assistant"]
-Finish = Literal["stop", "stop_sequence", "length", "tool_calls", "content_filter"]
-
-
-class Turn(msgspec.Struct, frozen=True):
-    """One message: its texts in order, each as the client cut it."""
-
-    role: Role
-    texts: tuple[str, ...]
-
-
-class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that any protocol can say. None and empty are what the client did not send."""
-
-    turns: tuple[Turn, ...]
-    stream: bool = False
-    max_output_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    stop: tuple[str, ...] = ()
-    user: str | None = None
-
-
-class NotCarried(Exception):
-    """A field that does not survive the way to another protocol. `param` is its path in the client's request.
-
-    A writer does not know the client's dialect: it names a field of `Prompt`, which the client's module knows by
-    another name (`prompt_fields`). `problem` completes the sentence that begins with the field's name.
-    """
-
-    def __init__(self, param: str, problem: str | None = None) -> None:
-        super().__init__(param)
-        self.param = param
-        self.problem = problem
 
 
 class Mark(IntEnum):
@@ -64,68 +52,60 @@ class Mark(IntEnum):
     END = 3  # the provider says that nothing follows
 
 
+class Splitter(Protocol):
+    """Cuts a provider's stream into events, however the network has cut it."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that `data` completes. Raises `ProviderError` when one is too long or damaged."""
+        ...
+
+    def close(self) -> Event | None:
+        """What is left when the body is over, if it may be an event."""
+        ...
+
+
 class Reader(Protocol):
     """Reads a provider's stream event by event and fills in the meter."""
 
-    text: str  # what the last event added to the first answer's text
-    uncarried: str | None  # what else it held that the middle cannot hold, in the provider's word for it
+    deltas: list[Delta]  # what the last event added to the answer
+    finishes: dict[int, str]  # of each choice that is over, the provider's word for why
 
     def read(self, event: Event) -> Mark:
-        """Raises `ProviderError` for an error sent in-band and for what cannot be read."""
+        """Raises `ProviderError` for an error sent in-band and for what cannot be read.
+
+        What the answer holds beyond what the middle can is named in `meter.dropped`.
+        """
         ...
 
 
-class Writer(Protocol):
-    """Writes an answer in a client's dialect from the middle. One writer per answer."""
+class Writer(PartWriter, Protocol):
+    """Writes an answer in a client's dialect from the middle. One writer per answer.
 
-    def text(self, text: str) -> bytes:
-        """A piece of the text, with whatever must come before the first one."""
+    In a stream, `open`, `more` and `close` come in order (`tollgate.wire.sequence`), then `end`. What must come before
+    the first part is written with it, or with the end of an answer that has none.
+    """
+
+    def end(self, finishes: Mapping[int, Finish], extras: Extras) -> bytes:
+        """The end of the stream. `finishes` has an entry per choice."""
         ...
 
-    def end(self, finish: Finish, extras: Extras) -> bytes:
-        """The end of the stream, and its beginning if there was no text."""
-        ...
-
-    def whole(self, text: str, finish: Finish, extras: Extras) -> bytes:
-        """A unary answer."""
+    def whole(self, choices: tuple[Choice, ...], finishes: Mapping[int, Finish], extras: Extras) -> bytes:
+        """A unary answer. Every call in it has an id and a JSON object for its arguments, if it is JSON at all."""
         ...
 
 
-class Codec(Wire, Protocol):
-    """A protocol module as `exchange` sees it."""
+class ClientCodec(ClientWire, Protocol):
+    """A protocol as the dialect of clients."""
 
-    path: str
-    prompt_fields: dict[str, str]  # field of `Prompt` → this dialect's name for it, where that differs
-    finish_words: dict[str, Finish]  # the provider's word → the middle's; unknown ones count as `stop`
+    # What a refusal or a loss is called here, where that differs from the name in `Prompt` or in a part: `stop`,
+    # `max_output_tokens`, …, and of parts `cache`, `detail`, `cite`, `context`, `name`, `is_error`, `signature`
+    prompt_fields: Mapping[str, str]
 
-    # As the provider's protocol
-    def request_headers(self, client_headers: Mapping[str, str]) -> dict[str, str]:
-        """What the protocol itself wants, beside content type and credentials. Names come in lower case."""
-        ...
+    def read_prompt(self, body: Body, losses: Losses) -> Prompt:
+        """Raises `NotCarried` for what the middle has no place for, or `Refusal` for what is wrong in itself.
 
-    def pass_on(self, body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks) -> Body:
-        """The request of a client of the same dialect, all its fields intact but for model, cap and our own."""
-        ...
-
-    def write_prompt(self, prompt: Prompt, *, model: str, max_output_tokens: int | None, quirks: Quirks) -> Body:
-        """Raises `NotCarried`."""
-        ...
-
-    def read_answer(self, answer: Body, meter: Meter) -> None:
-        """Meter a unary answer. Raises `ProviderError` if it is not one."""
-        ...
-
-    def answer_text(self, answer: Body) -> str:
-        """The text of a metered answer. Raises `ProviderError` when it holds what the middle cannot."""
-        ...
-
-    def reader(self, meter: Meter, body: Body) -> Reader:
-        """`body` is the request that was sent."""
-        ...
-
-    # As the client's dialect
-    def read_prompt(self, body: Body) -> Prompt:
-        """Raises `NotCarried`, or `Refusal` for what is wrong in itself."""
+        A field that is unknown, or a hint that the middle does not hold, is named in `losses`.
+        """
         ...
 
     def writer(self, meter: Meter, body: Body, request_id: str) -> Writer:
@@ -140,9 +120,178 @@ class Codec(Wire, Protocol):
         """The events held back from a stream of the same dialect, with the extras in one of them."""
         ...
 
-    def error_event(self, refusal: Refusal, request_id: str) -> bytes:
-        """What ends a stream that has begun, and makes the SDKs raise."""
+
+class ProviderCodec(ProviderWire, Protocol):
+    """A protocol as providers speak it."""
+
+    finish_words: Mapping[str, Finish]  # the provider's word → the middle's; unknown ones count as `stop`
+    stream_type: str  # the media type of its streams
+
+    def call_path(self, model: str, *, stream: bool, quirks: Quirks) -> str:
+        """Where a call goes, after the base URL."""
         ...
+
+    def request_headers(self, client_headers: Mapping[str, str]) -> dict[str, str]:
+        """What the protocol itself wants, beside content type and credentials. Names come in lower case."""
+        ...
+
+    def pass_on(self, body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks) -> Body:
+        """The request of a client of the same dialect, all its fields intact but for model, cap and our own."""
+        ...
+
+    def scope(self, quirks: Quirks) -> Scope:
+        """What requests can hold: see `tollgate.wire.scope`."""
+        ...
+
+    def write_prompt(
+        self, prompt: Prompt, *, model: str, max_output_tokens: int | None, quirks: Quirks, losses: Losses
+    ) -> Body:
+        """`prompt` has been fitted to the scope. What still cannot be said is named in `losses` or `NotCarried`."""
+        ...
+
+    def read_answer(self, answer: Body, meter: Meter, quirks: Quirks) -> None:
+        """Meter a unary answer. Raises `ProviderError` if it is not one."""
+        ...
+
+    def answer_choices(self, answer: Body, meter: Meter) -> tuple[Choice, ...]:
+        """The content of a metered answer; what the middle cannot hold is named in `meter.dropped`."""
+        ...
+
+    def splitter(self) -> Splitter: ...
+
+    def reader(self, meter: Meter, body: Body, quirks: Quirks) -> Reader:
+        """`body` is the client's request."""
+        ...
+
+
+class Codec(ClientCodec, ProviderCodec, Protocol):
+    """A protocol on both sides."""
+
+
+# Conversations ------------------------------------------------------------------------------------------------------
+
+
+def alternating(turns: Iterable[Turn]) -> list[Turn]:
+    """Turns without those of the system, neighbours of one role merged, a tool's results before all else in theirs:
+    as the protocols want it that know but user and model. Turns without parts are left out."""
+    merged: list[tuple[Role, list[Part]]] = []
+    for turn in turns:
+        if turn.role == "system" or not turn.parts:
+            continue
+        if merged and merged[-1][0] == turn.role:
+            merged[-1][1].extend(turn.parts)
+        else:
+            merged.append((turn.role, list(turn.parts)))
+    return [
+        Turn(role, tuple(sorted(parts, key=lambda part: not isinstance(part, ToolResult)))) for role, parts in merged
+    ]
+
+
+def arguments_object(arguments: str) -> Body:
+    """The arguments of a call, for protocols that want an object. Empty text is an empty object.
+
+    What is not an object is wrapped as Anthropic's documentation of fine-grained tool streaming recommends for JSON
+    that a model has broken: nothing is lost, and the model sees what it wrote.
+    """
+    try:
+        value = orjson.loads(arguments) if arguments.strip() else {}
+    except orjson.JSONDecodeError:
+        value = None
+    return value if isinstance(value, dict) else {"INVALID_JSON": arguments}
+
+
+def settled(choices: tuple[Choice, ...], request_id: str) -> tuple[Choice, ...]:
+    """The choices with an id for each call that its provider gave none, and arguments for each call."""
+    number = 0
+    found: list[Choice] = []
+    for choice in choices:
+        parts: list[Part] = []
+        for part in choice.parts:
+            if isinstance(part, ToolCall):
+                number += not part.id
+                id = part.id or new_call_id(request_id, number)
+                part = msgspec.structs.replace(part, id=id, arguments=part.arguments or "{}")
+            parts.append(part)
+        found.append(msgspec.structs.replace(choice, parts=tuple(parts)))
+    return tuple(found)
+
+
+def callable_tools(prompt: Prompt) -> tuple[Tool, ...]:
+    """The tools that the client's choice leaves, for protocols that cannot name a part of them."""
+    names = prompt.tool_choice.names if prompt.tool_choice is not None else ()
+    return tuple(tool for tool in prompt.tools if not names or tool.name in names)
+
+
+# Thinking -----------------------------------------------------------------------------------------------------------
+
+# The share of the cap on output that an effort may think, as OpenRouter documents it for models with a budget.
+_SHARES: Mapping[Effort, float] = {"minimal": 0.1, "low": 0.2, "medium": 0.5, "high": 0.8, "xhigh": 0.95, "max": 0.95}
+MAX_LOW_BUDGET = 2_048  # tokens; what a client that names a budget would call low, and medium
+MAX_MEDIUM_BUDGET = 8_192
+
+
+def effort_of(thinking: Thinking) -> Effort | None:
+    """The effort, for models that take no budget. None leaves it to the model."""
+    budget = thinking.budget_tokens
+    if thinking.effort is not None or budget is None:
+        return thinking.effort
+    if budget == 0:
+        return "none"
+    return "low" if budget <= MAX_LOW_BUDGET else "medium" if budget <= MAX_MEDIUM_BUDGET else "high"
+
+
+def budget_of(thinking: Thinking, cap: int) -> int:
+    """The budget in tokens, for models that know no effort. `cap` is that on all output."""
+    if thinking.budget_tokens is not None:
+        return thinking.budget_tokens
+    return int(cap * _SHARES.get(thinking.effort or "medium", 0))
+
+
+# Ids and signatures -------------------------------------------------------------------------------------------------
+
+_PACKED = "tgid_"
+
+
+def safe_id(id: str, *, allowed: re.Pattern[str], longest: int) -> str:
+    """The id of a call as a protocol takes it: itself if it may be, or else packed so that `original_id` finds it.
+
+    One that is too long when packed becomes a digest: equal ids stay equal and different ones different, which is all
+    that a conversation needs.
+    """
+    if len(id) <= longest and allowed.fullmatch(id):
+        return id
+    packed = _PACKED + base64.urlsafe_b64encode(id.encode()).decode().rstrip("=")
+    if len(packed) <= longest and allowed.fullmatch(packed):
+        return packed
+    digest = base64.b32encode(hashlib.sha256(id.encode()).digest()).decode().rstrip("=")
+    return digest[:longest]
+
+
+def original_id(id: str) -> str:
+    """What `safe_id` was given, unless that was too long."""
+    if not id.startswith(_PACKED):
+        return id
+    packed = id.removeprefix(_PACKED)
+    try:
+        return base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return id
+
+
+def tagged(value: str, origin: Family, home: Family) -> str:
+    """A signature in a dialect whose clients hand it back without knowing whose it is: `origin` is written into it,
+    unless the dialect's `home` is meant."""
+    return value if origin == home else f"tollgate:{origin}:{value}"
+
+
+def untagged(value: str, home: Family) -> tuple[str, Family]:
+    """The signature and whose it is."""
+    mark, _, rest = value.partition(":")
+    origin, separator, signature = rest.partition(":")
+    for family in FAMILIES:
+        if mark == "tollgate" and separator and origin == family:
+            return signature, family
+    return value, home
 
 
 # JSON ---------------------------------------------------------------------------------------------------------------
@@ -165,17 +314,6 @@ def parse(data: bytes) -> Body:
     if not isinstance(value, dict):
         raise unreadable("it is not a JSON object")
     return value
-
-
-def unreadable(why: str) -> ProviderError:
-    """The provider broke its own protocol. `why` repeats nothing of what it sent."""
-    return ProviderError("server_error", f"the provider's answer cannot be read: {why}")
-
-
-def uncarried(what: str) -> ProviderError:
-    return ProviderError(
-        "server_error", f"the provider answered with {what}, which nobody asked for and no other dialect can carry"
-    )
 
 
 def compact(value: object) -> str:
