@@ -18,7 +18,7 @@ from rich.table import Table
 
 from tests.crash.checker import Report
 from tests.crash.kills import Kill, random_kills
-from tests.crash.site import a_provider
+from tests.crash.provider import a_provider
 
 
 def main() -> int:

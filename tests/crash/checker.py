@@ -9,14 +9,14 @@ Each violation names the promise that it breaks:
     I3  the provider knows of no call that the journal did not name before
     I4  what is billed stays within the hold, and all bills and holds of a key within its budget
     I5  at rest nothing is held, and nothing was refused that fits
-    I6  what was decided is not decided again
+    I6  what was decided is not decided again, and a replay of the log makes the same rows
     I7  the journal and the client's answer are in order
 
 Pure. The rules are written down here a second time, so that a mistake in the program is not believed.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -26,7 +26,7 @@ from tests.crash.evidence import Entry, Evidence, Fields, Key, Sent
 from tests.crash.fold import PRICES_PUSD, Books, Violation, fold
 from tollgate.sandbox.answer import SENTENCES
 
-AT_THE_DOOR = (400, 401, 403, 404, 405, 408, 411, 413, 415, 429, 503)  # refused before it was accepted: no record
+AT_THE_DOOR = 503  # not ready yet, or stopping: refused before it was accepted, so there is no record
 
 # What the journal says of a call's outcome → what the provider's ledger may say; None: it never came there
 OUTCOMES: Mapping[str, frozenset[str | None]] = {
@@ -85,8 +85,11 @@ def check(evidence: Evidence, keys: Mapping[str, Key], *, at_rest: bool) -> Repo
         *_calls(books, ledger),
         *_attempts(books, ledger, unknown),
         *_copies(evidence, books, at_rest=at_rest),
-        *_parquet(evidence, books, at_rest=at_rest),
+        *_parquet(evidence.rows, books, at_rest=at_rest),
     ]
+    if evidence.replayed is not None:
+        replayed = _parquet(evidence.replayed, books, at_rest=True)
+        violations += [Violation("I6", subject, f"after a replay: {problem}") for _, subject, problem in replayed]
     if at_rest:
         violations += _rest(books)
     statuses: dict[str, int] = defaultdict(int)
@@ -121,20 +124,23 @@ def _clients(evidence: Evidence, books: Books, ledger: _Ledger) -> Iterator[Viol
         ids = accepted[sent.number]
         if len(ids) > 1:
             yield Violation("I1", sent.number, f"was sent once and accepted as {ids}")
-        if sent.request_id is None:
+        if sent.status is None:
             continue
         if ids != [sent.request_id]:
-            if ids or sent.status not in AT_THE_DOOR:
-                yield Violation("I1", sent.request_id, f"answered {sent.status}, and the log has {ids}")
-        elif sent.complete or sent.broken:
-            ends = books.ends.get(sent.request_id)
-            if not ends:
-                yield Violation("I1", sent.request_id, f"answered {sent.status} to the last byte, and has no end")
+            if ids or sent.status != AT_THE_DOOR:
+                yield Violation("I1", str(sent.request_id), f"answered {sent.status}, and the log has {ids}")
+            continue
+        ends = books.ends.get(sent.request_id)
+        if sent.text:
+            yield from _text(sent, ends[0].event if ends else None, ledger)
+        if sent.complete or sent.broken:
+            if ends:
+                yield from _answer(sent, ends[0].event)
             else:
-                yield from _answer(sent, ends[0].event, ledger)
+                yield Violation("I1", sent.request_id, f"answered {sent.status} to the last byte, and has no end")
 
 
-def _answer(sent: Sent, end: Fields, ledger: _Ledger) -> Iterator[Violation]:
+def _answer(sent: Sent, end: Fields) -> Iterator[Violation]:
     """The client has the last bytes: so this end was booked before, and is what the client was told."""
     request_id = end["request"]["request_id"]
     status = end["status"]
@@ -148,21 +154,19 @@ def _answer(sent: Sent, end: Fields, ledger: _Ledger) -> Iterator[Violation]:
         yield Violation("I1", request_id, f"the client has the whole answer, and it ended as {status}")
     elif sent.cost_pusd != end.get("bill_pusd", 0):
         yield Violation("I2", request_id, f"the client saw a cost of {sent.cost_pusd}, billed is {end['bill_pusd']}")
-    if sent.text:
-        yield from _text(sent, end, ledger)
 
 
-def _text(sent: Sent, end: Fields, ledger: _Ledger) -> Iterator[Violation]:
+def _text(sent: Sent, end: Fields | None, ledger: _Ledger) -> Iterator[Violation]:
     """The sandbox talks in rounds of its sentences: so what is missing, doubled or out of order shows."""
-    request_id = end["request"]["request_id"]
     words = sent.text.split()
     rounds = _WORDS * (len(words) // len(_WORDS) + 2)
     if not any(rounds[start : start + len(words)] == words for start in _STARTS):
-        yield Violation("I7", request_id, "the client's text is not the provider's")
-    if sent.complete and end["status"] == "completed" and (attempts := end.get("attempts")):
-        row = ledger.rows.get(f"{request_id}.{attempts[-1]['attempt']}")
+        yield Violation("I7", str(sent.request_id), "the client's text is not the provider's")
+    if sent.complete and end is not None and end["status"] == "completed":
+        row = ledger.rows.get(f"{sent.request_id}.{end['attempts'][-1]['attempt']}")
         if row is not None and row["output_tokens"] != len(words):
-            yield Violation("I7", request_id, f"the provider said {row['output_tokens']} words, not {len(words)}")
+            problem = f"the client has {len(words)} words of {row['output_tokens']} that the provider said"
+            yield Violation("I7", str(sent.request_id), problem)
 
 
 # The provider ---------------------------------------------------------------------------------------------------------
@@ -280,14 +284,14 @@ def _copies(evidence: Evidence, books: Books, *, at_rest: bool) -> Iterator[Viol
             yield Violation("I2", str(name[2]), f"the lines of attempt {name[3]} were not copied to costs")
 
 
-def _parquet(evidence: Evidence, books: Books, *, at_rest: bool) -> Iterator[Violation]:
+def _parquet(tables: Mapping[str, Sequence[Fields]], books: Books, *, at_rest: bool) -> Iterator[Violation]:
     """Row by row: what is there is what the journal says, and at rest all of it is there, once."""
     expected: dict[tuple[Any, ...], Fields] = {}
     for ends in books.ends.values():
         for end in ends:
             expected |= _rows(end)
     found: set[tuple[Any, ...]] = set()
-    for table, rows in evidence.rows.items():
+    for table, rows in tables.items():
         for row in rows:
             name = _name(table, row["log_partition"], row["log_offset"], row.get("attempt"), row.get("line"))
             if name in found:

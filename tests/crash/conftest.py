@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.crash.site import Provider, a_provider
+from tests.crash.provider import Provider, a_provider
 
 
 @pytest.fixture(scope="session")

@@ -72,17 +72,25 @@ class Entry(NamedTuple):
 
 @dataclass(kw_only=True)
 class Evidence:
-    """All of it. `calls` are the rows of the provider's ledger; `rows` are those of Parquet, by table."""
+    """All of it. `calls` are the rows of the provider's ledger; `rows` are those of Parquet, by table, and `replayed`
+    those of the Parquet that a replay of the log has made, if there was one."""
 
     sent: Sequence[Sent]
     calls: Sequence[Fields]
     topics: dict[str, list[Entry]] = field(default_factory=dict)
     rows: dict[str, list[Fields]] = field(default_factory=dict)
+    replayed: dict[str, list[Fields]] | None = None
 
 
-def gather(data: Path, *, sent: Sequence[Sent], calls: Sequence[Fields]) -> Evidence:
-    """Read the data folder of a gateway that does not run now. Changes nothing in it."""
-    return Evidence(sent=sent, calls=calls, topics=read_log(data / "log"), rows=read_parquet(data))
+def gather(data: Path, *, sent: Sequence[Sent], calls: Sequence[Fields], replay: Path | None = None) -> Evidence:
+    """Read the data folder of a gateway that does not run now, and that of its replay. Changes nothing there."""
+    return Evidence(
+        sent=sent,
+        calls=calls,
+        topics=read_log(data / "log"),
+        rows=read_parquet(data),
+        replayed=None if replay is None else read_parquet(replay),
+    )
 
 
 def read_log(folder: Path) -> dict[str, list[Entry]]:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from tests.crash.checker import Report
 from tests.crash.load import MIXED, STREAMS, UNARY, Kind
-from tests.crash.site import Provider, Site
+from tests.crash.provider import Provider
+from tests.crash.site import Site
+from tests.crash.tampering import forget_offsets, let_a_zombie_speak
 from tollgate.failpoints import NAMES
 
 SHORTEST_LIFE_S, LONGEST_LIFE_S = 0.3, 1.5
@@ -45,7 +47,7 @@ async def random_kills(
         if on_kill is not None:
             on_kill(Kill(number, after_s, site.requests, await site.check(at_rest=False)))
     await site.rest()
-    return await site.check()
+    return await site.check_all()
 
 
 class Step(NamedTuple):
@@ -78,14 +80,14 @@ async def kill_at_every_step(folder: Path, provider: Provider, *, seed: int) -> 
         if not await site.live(failpoint=step.failpoint, kinds=step.kinds):
             missed.append(step.failpoint)
     await site.rest()
-    return missed, await site.check()
+    return missed, await site.check_all()
 
 
 async def spoilt(folder: Path, provider: Provider, *, bug: str | None, seed: int) -> Report:
     """A life that ends in the middle of everything, a zombie's words, a second delivery, and rest; with a bug."""
     site = Site(folder, provider, seed=seed, bug=bug)
     assert await site.live(failpoint="request.appended:130"), "hardly anything was sent"
-    site.speak_as_a_zombie()
-    site.forget_offsets()
+    let_a_zombie_speak(site.data)
+    forget_offsets(site.data)
     await site.rest()
     return await site.check()

@@ -1,4 +1,4 @@
-"""A gateway with everything around it: its folder and settings, the provider, the keys, the clients; life after life.
+"""A gateway with its folder and settings, its keys and its clients; life after life.
 
 with a_provider(folder) as provider:
     site = Site(folder, provider, seed=1)
@@ -12,11 +12,10 @@ import asyncio
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,18 @@ import orjson
 
 from tests.crash import gateway
 from tests.crash.checker import Report, check
-from tests.crash.evidence import OFFSET_BITS, Key, gather
+from tests.crash.evidence import Key, gather
 from tests.crash.load import FALLBACKS, MIXED, Kind, Load
+from tests.crash.provider import Provider
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
-FAILPOINT_TIMEOUT_S = 8.0  # under load every step is reached much sooner
+FAILPOINT_TIMEOUT_S = 15.0  # under load every step is reached much sooner
 POLL_S = 0.01
-PERMANENT_KEYS = 5
+LASTING_KEYS = 5
 DEADLINE_S = 1.2
 PROVIDER_TIMEOUT_S = 0.7  # two of them are longer than the deadline, so calls end by either
-NOTICE_TIMEOUT_S = 3.0  # for the provider to notice that its callers are dead
 
 PRICING = """\
 models:
@@ -45,48 +44,13 @@ models:
 """
 
 
-class Provider:
-    """The sandbox in a process of its own, which nobody kills."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    async def calls(self) -> list[dict[str, Any]]:
-        """The rows of its ledger, once every call is over as far as it can notice."""
-        deadline = asyncio.get_running_loop().time() + NOTICE_TIMEOUT_S
-        async with aiohttp.ClientSession() as session:
-            while True:
-                async with session.get(f"{self.url}/ledger") as response:
-                    rows: list[dict[str, Any]] = orjson.loads(await response.read())
-                if all(row["finished"] for row in rows) or asyncio.get_running_loop().time() > deadline:
-                    return rows
-                await asyncio.sleep(5 * POLL_S)
-
-    async def forget(self) -> None:
-        """Begin an empty ledger."""
-        async with aiohttp.ClientSession() as session, session.delete(f"{self.url}/ledger"):
-            pass
-
-
-@contextmanager
-def a_provider(folder: Path) -> Iterator[Provider]:
-    """Run a provider whose ledger is a file in `folder`."""
-    command = [sys.executable, "-m", "tollgate.sandbox", "--port", "0", "--ledger", str(folder / "ledger.jsonl")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield Provider(process.stdout.readline().split()[-1])
-        finally:
-            process.terminate()
-            process.communicate(timeout=STOP_TIMEOUT_S)
-
-
 class Site:
     """One data folder, through as many lives of its gateway as a test wants."""
 
     def __init__(self, folder: Path, provider: Provider, *, seed: int, bug: str | None = None) -> None:
         """Write the settings. `bug` is planted in every life."""
         self.keys: dict[str, Key] = {}
+        self.data = folder / "data"
         self._folder = folder
         self._provider = provider
         self._load = Load(seed)
@@ -133,12 +97,11 @@ class Site:
         process = self._start(failpoint)
         try:
             if await self._ready(process):
-                if not self.keys:
+                with suppress(aiohttp.ClientConnectionError):  # the failpoint was reached while keys were made
                     await self._make_keys()
-                await self._make_key("small", org="acme", budget_usd="0.0012")
-                if not await self._under_load(process, seconds, kinds, patience_s):
-                    return False
-            code = process.wait()
+                    if not await self._under_load(process, seconds, kinds, patience_s):
+                        return False
+            code = process.wait(STOP_TIMEOUT_S)
             assert code == -signal.SIGKILL, f"the gateway ended by itself, with {code}: {self.said}"
             return True
         finally:
@@ -159,39 +122,22 @@ class Site:
 
     async def check(self, *, at_rest: bool = True) -> Report:
         """Hold all sources against each other. The gateway does not run now."""
+        return await self._check(at_rest=at_rest, replay=None)
+
+    async def check_all(self) -> Report:
+        """At rest: the same, with a replay of the log too; and the gateway's own check must find nothing either."""
+        replay = self._folder / "replay"
+        self._run("replay", "--to", str(replay))
+        self._run("reconcile")
+        return await self._check(at_rest=True, replay=replay)
+
+    async def _check(self, *, at_rest: bool, replay: Path | None) -> Report:
         calls = await self._provider.calls()
-        evidence = gather(self._folder / "data", sent=self._load.sent, calls=calls)
+        evidence = gather(self.data, sent=self._load.sent, calls=calls, replay=replay)
         return check(evidence, self.keys, at_rest=at_rest)
 
-    def speak_as_a_zombie(self) -> None:
-        """Have each partition taken over by somebody else, and its last writer speak on in spite of it: a further
-        end, dear to its key, of what has ended, and the admission of what was never accepted. Between lives."""
-        with sqlite3.connect(self._folder / "data" / "log" / "log.db") as database:
-            for place, records in _journals(database):
-                ends = [event for _, event in records if event["type"] == "ended.1"]
-                admissions = [event for _, event in records if event["type"] == "admitted.1"]
-                if not ends or not admissions:
-                    continue
-                stranger = admissions[-1]["request"] | {"request_id": "01900000-0000-7000-8000-00000000dead"}
-                said = [
-                    {"type": "owner_took.1", "instance": "elsewhere"},
-                    ends[-1] | {"bill_pusd": 10**9, "cost_pusd": 10**9},
-                    admissions[-1] | {"request": stranger},
-                ]
-                for offset, event in enumerate(said, start=records[-1][0] + 1):
-                    row = (place << OFFSET_BITS) + offset, orjson.dumps(event)
-                    database.execute("INSERT INTO records SELECT ?, max(timestamp_ms), x'', ?, NULL FROM records", row)
-        database.close()
-
-    def forget_offsets(self) -> None:
-        """Set back what every consumer has committed, so that all events are delivered again. Between lives."""
-        with sqlite3.connect(self._folder / "data" / "log" / "log.db") as database:
-            database.execute("UPDATE committed SET position = 0")
-        database.close()
-
     def _start(self, failpoint: str | None) -> subprocess.Popen[bytes]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLGATE_")}
-        environment["PYTHONPATH"] = str(ROOT)
+        environment = _environment()
         if failpoint is not None:
             environment[gateway.FAILPOINT] = failpoint
         if self._bug is not None:
@@ -201,6 +147,12 @@ class Site:
             return subprocess.Popen(
                 command, cwd=self._folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors
             )
+
+    def _run(self, *arguments: str) -> None:
+        """Another command, which must find nothing wrong."""
+        command = [sys.executable, "-m", gateway.__name__, *arguments]
+        done = subprocess.run(command, cwd=self._folder, env=_environment(), capture_output=True, text=True)
+        assert done.returncode == 0, f"tollgate {arguments[0]}: {done.returncode}: {done.stdout}{done.stderr}"
 
     async def _ready(self, process: subprocess.Popen[bytes]) -> bool:
         """Return when requests are taken; false when the process ends before. Raises `TimeoutError`."""
@@ -234,16 +186,19 @@ class Site:
         return by_itself
 
     def _keys_in_use(self) -> list[Key]:
-        """Those made once, and the newest of those made for one life, whose budget is not spent yet."""
+        """Those that last, and the newest of the small ones: the others are spent."""
         keys = list(self.keys.values())
-        return [*keys[:PERMANENT_KEYS], keys[-1]]
+        return [*keys[:LASTING_KEYS], keys[-1]]
 
     async def _make_keys(self) -> None:
-        await self._make_key("free", org="default")
-        await self._make_key("large", org="acme", budget_usd="0.05")
-        await self._make_key("a minute", org="kiwi", per_minute=90)
-        await self._make_key("at once", org="zebra", at_once=3)
-        await self._make_key("all three", org="zebra", budget_usd="0.02", per_minute=900, at_once=4)
+        """Make those that last, once, and one whose budget is spent within a life."""
+        if not self.keys:
+            await self._make_key("free", org="default")
+            await self._make_key("large", org="acme", budget_usd="0.05")
+            await self._make_key("a minute", org="kiwi", per_minute=90)
+            await self._make_key("at once", org="zebra", at_once=3)
+            await self._make_key("all three", org="zebra", budget_usd="0.02", per_minute=900, at_once=4)
+        await self._make_key("small", org="acme", budget_usd="0.0012")
 
     async def _make_key(
         self,
@@ -260,7 +215,7 @@ class Site:
             "limits": {"requests_per_minute": per_minute, "concurrent_requests": at_once},
             "quota": {"monthly_budget": budget_usd},
         }
-        admin_key = (self._folder / "data" / "admin.key").read_text().strip()
+        admin_key = (self.data / "admin.key").read_text().strip()
         headers = {"authorization": f"Bearer {admin_key}"}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
@@ -279,18 +234,6 @@ class Site:
         )
 
 
-def _journals(database: sqlite3.Connection) -> list[tuple[int, list[tuple[int, dict[str, Any]]]]]:
-    """The place and the records (offset, event) of each partition of the journal that has any."""
-    journals = []
-    for (place,) in database.execute("SELECT place FROM partitions WHERE topic = 'completions'").fetchall():
-        rows = database.execute(
-            "SELECT id, value FROM records WHERE id >> ? = ? ORDER BY id", (OFFSET_BITS, place)
-        ).fetchall()
-        if rows:
-            journals.append((place, [(id - (place << OFFSET_BITS), orjson.loads(value)) for id, value in rows]))
-    return journals
-
-
 def _provider(protocol: str, base_url: str, *, priority: int) -> dict[str, Any]:
     return {
         "protocol": protocol,
@@ -300,6 +243,12 @@ def _provider(protocol: str, base_url: str, *, priority: int) -> dict[str, Any]:
         "max_retries": 0,
         "timeout_seconds": PROVIDER_TIMEOUT_S,
     }
+
+
+def _environment() -> dict[str, str]:
+    """That of the tests, without what would configure a gateway."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("TOLLGATE_")}
+    return own | {"PYTHONPATH": str(ROOT)}
 
 
 def _free_port() -> int:

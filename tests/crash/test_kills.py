@@ -1,4 +1,7 @@
-"""The gateway is killed, again and again, under load: nothing is lost, doubled, overspent or left open."""
+"""The gateway is killed, again and again, under load: nothing is lost, doubled, overspent or left open.
+
+`TOLLGATE_CRASH_KILLS` and `TOLLGATE_CRASH_SEED` change how often and which; `python -m tests.crash` shows each kill.
+"""
 
 import os
 
