@@ -11,7 +11,6 @@ from faust.types import TableT
 from tollgate.config import Config
 from tollgate.log.kafka_security import Security
 from tollgate.processors.agents import declare_agents
-from tollgate.processors.owner import World
 from tollgate.processors.partitions import Partitions
 from tollgate.processors.transports.checkpoint import take_rows, write_rows
 from tollgate.processors.transports.faust_app import create_faust_app
@@ -19,6 +18,7 @@ from tollgate.processors.transports.ownership import Ownership
 from tollgate.processors.upstream import Transport
 from tollgate.processors.upstream.http import HttpTransport, new_session
 from tollgate.processors.upstream.inprocess import InProcessTransport
+from tollgate.processors.world import World
 from tollgate.sandbox import create_app as create_sandbox
 
 TOPIC = "requests"

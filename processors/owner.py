@@ -11,27 +11,23 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from traceback import format_tb
 
 import msgspec
 import orjson
 
-from tollgate.config import Config
-from tollgate.control import Control, command_reply
+from tollgate.control import command_reply
 from tollgate.control import decide as decide_command
 from tollgate.errors import OutOfRange, Refusal, TollgateError, Unreadable
 from tollgate.events import (
-    Admitted,
     Attempt,
     AttemptStarted,
     AuditRecorded,
     CallReported,
     CancelRequested,
     CommandIssued,
-    CostsBooked,
     DeadLetter,
     Ended,
     Event,
@@ -50,18 +46,18 @@ from tollgate.events import (
 )
 from tollgate.failpoints import reached
 from tollgate.keys import ADMIN
-from tollgate.log import Log, Position
-from tollgate.prices.book import PriceBook
-from tollgate.prices.rate import estimate_line
+from tollgate.log import Position
 from tollgate.processors.admit import Policy, decide, period_of, reject
 from tollgate.processors.call import Call, Ending, Job
-from tollgate.processors.ledger import Ledger, OpenRequest, evolve, from_rows, put_back, shift, take_checkpoint
+from tollgate.processors.handover import ending_of, last_reply_of, lost_attempt, report_of
+from tollgate.processors.journal import Writer, succeeded
+from tollgate.processors.ledger import OpenRequest, evolve, from_rows
 from tollgate.processors.route.plan import Route, plan
 from tollgate.processors.succession import RUNNER_BEAT_S, Succession
-from tollgate.processors.upstream import Transport
-from tollgate.replies import Mailbox, Reply
-from tollgate.sealed import Sealer, SealError
-from tollgate.wire import Ask, Body
+from tollgate.processors.world import World
+from tollgate.replies import Reply
+from tollgate.sealed import SealError
+from tollgate.wire import Body
 from tollgate.wire.exchange import WIRES
 
 log = logging.getLogger(__name__)
@@ -73,34 +69,13 @@ SEAL_PATIENCE_S = 2.0  # then the body cannot be opened, and the request fails
 CONTROL_PATIENCE_S = 5.0  # then it is said that the control topic is behind
 
 Ack = Callable[[], object]
-WriteRows = Callable[[Mapping[str, bytes | None]], Awaitable[None]]
 
 
-class World(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything outside that an owner touches, so that a test or a simulation can bring its own."""
-
-    log: Log
-    replies: Mailbox
-    control: Control
-    sealer: Sealer
-    config: Config
-    book: PriceBook
-    transports: Mapping[tuple[str, str], Transport]
-    instance: str
-    address: str  # of the replies in this life of the process
-    fatal: Callable[[str], None]  # ends the process; the restart reads the truth
-    draw: Callable[[], float]
-    shared: bool = False  # other processes may own partitions and hold clients: the log is Kafka
-    now_ms: Callable[[], int]  # for durations and deadlines; decisions take the log's time
-
-
-class Owner:
+class Owner(Writer):
     """The writer of one partition, from take-over to hand-over."""
 
     def __init__(self, partition: int, world: World) -> None:
-        self.partition = partition
-        self.ledger = Ledger(partition)
-        self._world = world
+        super().__init__(partition, world)
         self._policy = Policy(
             default_max_tokens=world.config.limits.default_max_tokens,
             reject_missing_max_tokens=world.config.limits.on_missing_max_tokens == "reject",
@@ -114,16 +89,8 @@ class Owner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._room.set()
-        self._flying: deque[_Flight] = deque()  # journal appends whose place is not yet certain
-        self._last: asyncio.Future[Position] | None = None  # the newest of them
-        self._landed_s = 0.0  # when one was last seen to have landed where it should
-        self._gap: asyncio.Task[None] | None = None
-        self._shifts = 0
         self._succession = Succession(self, world.replies, clock_s=time.monotonic)
         self._silent: dict[str, float] = {}  # ingress → when it was last heard of, where it is another process
-        self._copies: set[asyncio.Future[Position]] = set()  # cost lines on their way to `costs`
-        self._marked = -1  # the journal offset that the newest mark names
-        self._closed = False
         self._released = False
 
     # Take-over -----------------------------------------------------------------------------------------------------
@@ -166,7 +133,7 @@ class Owner:
             Ending(
                 status="abandoned",
                 http_status=502,
-                attempts=(*request.previous, _lost(request)),
+                attempts=(*request.previous, lost_attempt(request)),
                 error="abandoned",
                 reason="the gateway was restarted in the middle of the request",
             ),
@@ -192,7 +159,7 @@ class Owner:
             log.error("request %s cannot be attempted again: %s", facts.request_id, error)
             self.abandon(request)
             return
-        attempts = (*request.previous, _lost(request)) if report is None else report.attempts
+        attempts = (*request.previous, lost_attempt(request)) if report is None else report.attempts
         choice = request.choice if report is None or report.choice is None else report.choice
         number = request.attempt + 1
         if not await self.start_attempt(request, number, choice, attempts):
@@ -230,43 +197,17 @@ class Owner:
 
     def book(self, request: OpenRequest, report: CallReported) -> None:
         """End a request as the process says that ran it after its own ownership; then its last bytes may leave."""
-        ended = self._append_end(
-            request,
-            Ending(
-                status=report.status,
-                http_status=report.http_status,
-                attempts=report.attempts,
-                error=report.error,
-                reason=report.reason,
-                ttft_ms=report.ttft_ms,
-                overhead_us=report.overhead_us,
-            ),
-        )
+        ended = self._append_end(request, ending_of(report))
         ended.add_done_callback(partial(self._booked, request.admitted.request, report))
 
     def _booked(self, request: Request, report: CallReported, future: asyncio.Future[Position]) -> None:
-        if not _succeeded(future):
+        if not succeeded(future):
             return
-        body = report.body
-        if body and report.seal:
-            try:
-                body = self._world.sealer.open(report.seal, request.org_id, request.request_id, body)
-            except SealError as error:
-                log.error("the last bytes of request %s cannot be read: %s", request.request_id, error)
-                return
-        last = Reply(
-            request_id=request.request_id,
-            org_id=request.org_id,
-            seal=report.seal,
-            epoch=self.ledger.epoch,
-            attempt=len(report.attempts),
-            seq=report.seq,
-            status=report.reply_status,
-            headers=report.reply_headers,
-            body=body,
-            last=True,
-            upstream_us=report.upstream_us,
-        )
+        try:
+            last = last_reply_of(report, epoch=self.ledger.epoch, sealer=self._world.sealer)
+        except SealError as error:
+            log.error("the last bytes of request %s cannot be read: %s", request.request_id, error)
+            return
         self._world.replies.send(request.reply_to, last)
 
     async def release(self) -> None:
@@ -509,7 +450,7 @@ class Owner:
         )
 
         def refused(future: asyncio.Future[Position]) -> None:
-            if _succeeded(future):
+            if succeeded(future):
                 ack()
                 self._world.replies.send(request.reply_to, reply)
 
@@ -517,7 +458,7 @@ class Owner:
 
     def _admitted(self, job: Job, ack: Ack, future: asyncio.Future[Position]) -> None:
         """The admission is durable: the intent of attempt 1 is on record, so it may be made."""
-        if not _succeeded(future):
+        if not succeeded(future):
             return
         reached("owner.admitted")
         ack()
@@ -590,37 +531,14 @@ class Owner:
 
     async def end(self, request: OpenRequest, ending: Ending, last: Reply) -> bool:
         if self._released:
-            await self._send("requests", None, self._report(request, ending, last))
+            report = report_of(request, ending, last, runner=self._world.address, sealer=self._world.sealer)
+            await self._send("requests", None, report)
             return False
         appended = self._append_end(request, ending)
         reached("end.appended")
         await appended
         reached("end.durable")
         return True
-
-    def _report(self, request: OpenRequest, ending: Ending, last: Reply) -> CallReported:
-        facts = request.admitted.request
-        body = last.body
-        if body and last.seal:
-            body = self._world.sealer.seal_under(last.seal, facts.org_id, facts.request_id, body)
-        return CallReported(
-            request_id=facts.request_id,
-            org_id=facts.org_id,
-            runner=self._world.address,
-            attempts=ending.attempts,
-            status=ending.status,
-            http_status=ending.http_status,
-            error=ending.error,
-            reason=ending.reason,
-            ttft_ms=ending.ttft_ms,
-            overhead_us=ending.overhead_us,
-            seq=last.seq,
-            reply_status=last.status,
-            reply_headers=last.headers,
-            body=body,
-            seal=last.seal,
-            upstream_us=last.upstream_us,
-        )
 
     def _append_end(self, request: OpenRequest, ending: Ending) -> asyncio.Future[Position]:
         admitted = request.admitted
@@ -646,127 +564,7 @@ class Owner:
             )
         )
 
-    def _append(self, event: Event) -> asyncio.Future[Position]:
-        """Write to the journal, and evolve at once: a sole writer knows where its record will land.
-
-        The future is done when the record is durable and known to be valid; nothing may follow from it before.
-        """
-        flight = _Flight(self.ledger.next_offset, event, asyncio.get_running_loop().create_future())
-        evolve(self.ledger, flight.expected, event)
-        self._flying.append(flight)
-        self._last = flight.landed
-        future = asyncio.ensure_future(
-            self._world.log.append("completions", _key(event), encode(event), partition=self.partition)
-        )
-        future.add_done_callback(partial(self._landed, flight))
-        return flight.landed
-
-    def _landed(self, flight: "_Flight", future: asyncio.Future[Position]) -> None:
-        if not _succeeded(future):
-            self._world.fatal(f"an append to the journal of partition {self.partition} has an unknown outcome")
-            return
-        flight.position = future.result()
-        if self._gap is None:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Let follow what follows from records that landed where they were expected, in order."""
-        while self._flying and (position := self._flying[0].position) is not None:
-            flight = self._flying[0]
-            if position.offset != flight.expected:
-                self._gap = asyncio.get_running_loop().create_task(self._explain(flight.expected, position.offset))
-                self._gap.add_done_callback(self._explained)
-                return
-            self._flying.popleft()
-            self._landed_s = time.monotonic()
-            self._copy_costs(flight.event, position.offset)
-            if not flight.landed.done():
-                flight.landed.set_result(position)
-
-    async def _explain(self, expected: int, actual: int) -> None:
-        """Somebody else has written in between. A new owner: then this one is none, and its records are not valid.
-
-        A former owner that does not know it yet: then its records are not valid, and only offsets have shifted.
-        """
-        async for records in self._world.log.scan("completions", self.partition, expected, actual):
-            for record in records:
-                with contextlib.suppress(Unreadable):
-                    if isinstance(decode(record.value or b""), OwnerTook):
-                        self._world.fatal(f"partition {self.partition} has another owner since {record.offset}")
-        shift(self.ledger, expected, actual - expected)
-        for flight in self._flying:
-            flight.expected += actual - expected
-        self._shifts += 1
-
-    def _explained(self, task: asyncio.Task[None]) -> None:
-        self._gap = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._world.fatal(f"a gap in the journal of partition {self.partition} cannot be read: {error}")
-        else:
-            self._settle()
-
-    def _copy_costs(self, event: Event, offset: int) -> None:
-        """Copy the cost lines of a durable journal record to `costs`; a copy of a copy changes nothing."""
-        if not isinstance(event, Ended):
-            return
-        request = event.request
-        for attempt in event.attempts:
-            if attempt.lines:
-                booked = CostsBooked(
-                    request_id=request.request_id,
-                    org_id=request.org_id,
-                    attempt=attempt.attempt,
-                    revision=0,
-                    provider=attempt.provider,
-                    account=attempt.account,
-                    model=attempt.served_model or attempt.model,
-                    journal_offset=offset,
-                    lines=attempt.lines,
-                )
-                copy = asyncio.ensure_future(
-                    self._world.log.append("costs", request.org_id.encode(), encode(booked), partition=self.partition)
-                )
-                self._copies.add(copy)
-                copy.add_done_callback(self._copied)
-
-    def _copied(self, future: asyncio.Future[Position]) -> None:
-        self._copies.discard(future)
-        if not _succeeded(future):
-            self._world.fatal("a cost line could not be copied; the restart copies it from the journal")
-        reached("costs.copied")
-
     # Checkpoint -------------------------------------------------------------------------------------------------------
-
-    async def checkpoint(self, write_rows: WriteRows) -> None:
-        """Write what has changed since the last time: all rows, and when they are durable, the mark.
-
-        The rows are taken at one instant and written only when every journal record that they include is durable,
-        and every cost line of those records is copied. If it fails or is cancelled, the next one writes them.
-        """
-        if self._closed or self.ledger.next_offset == self._marked:
-            return
-        checkpoint = take_checkpoint(self.ledger)
-        marked, self._marked = self._marked, self.ledger.next_offset
-        shifts = self._shifts
-        try:
-            await self._landed_so_far()
-            if shifts != self._shifts:  # the rows name offsets at which nothing landed: the next checkpoint writes them
-                self._marked = marked
-                put_back(self.ledger, checkpoint)
-                return
-            if self._copies:
-                await asyncio.gather(*map(asyncio.shield, self._copies))
-            reached("checkpoint.before")
-            await write_rows(checkpoint.rows)
-            reached("checkpoint.rows")
-            await write_rows(checkpoint.mark)
-            reached("checkpoint.marked")
-            if checkpoint.obsolete:
-                await write_rows(checkpoint.obsolete)
-        except BaseException:
-            self._marked = marked
-            put_back(self.ledger, checkpoint)
-            raise
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         """Hold on to a task, and end the process if it fails."""
@@ -793,12 +591,6 @@ class Owner:
         for call in list(self._calls.values()) if silent else ():
             if call.reply_to in silent:
                 call.cancel("the ingress that held the client is gone")
-
-    async def _landed_so_far(self) -> None:
-        """Return when what was appended to the journal is durable, and what follows from it at once has begun."""
-        if self._last is not None:
-            await asyncio.shield(self._last)
-            await asyncio.sleep(0)  # a future that is done has its callbacks (`_landed`, `_admitted`) still before it
 
     # Commands and letters ---------------------------------------------------------------------------------------------
 
@@ -845,53 +637,9 @@ class Owner:
         buried = asyncio.ensure_future(self._world.log.append("dead-letters", b"requests", encode(letter)))
         buried.add_done_callback(partial(_when_durable, ack))
 
-    async def _send(self, topic: str, key: bytes | None, event: Event) -> Position:
-        return await self._world.log.append(topic, key, encode(event), partition=self.partition)
-
-
-class _Flight:
-    """A record on its way to the journal: where it should land, and what waits for it."""
-
-    __slots__ = ("event", "expected", "landed", "position")
-
-    def __init__(self, expected: int, event: Event, landed: asyncio.Future[Position]) -> None:
-        self.expected = expected
-        self.event = event
-        self.landed = landed
-        self.position: Position | None = None
-
-
-def _lost(request: OpenRequest) -> Attempt:
-    """The attempt whose outcome nobody knows any more: it may have cost as much as it could."""
-    candidate = request.admitted.plan[request.choice]
-    return Attempt(
-        attempt=request.attempt,
-        provider=candidate.provider,
-        account=candidate.account,
-        model=candidate.model,
-        outcome="abandoned",
-        reason="the process that made the call ended before its outcome was written",
-        usage_source="missing",
-        lines=(estimate_line(candidate.bound_pusd or 0, request.admitted.price_version),),
-    )
-
-
-def _key(event: Event) -> bytes:
-    match event:
-        case Admitted() | Ended():
-            return event.request.org_id.encode()
-        case AttemptStarted():
-            return event.org_id.encode()
-        case _:
-            return b""
-
-
-def _succeeded(future: asyncio.Future[Position]) -> bool:
-    return not future.cancelled() and future.exception() is None
-
 
 def _when_durable(ack: Ack, future: asyncio.Future[Position]) -> None:
-    if _succeeded(future):
+    if succeeded(future):
         ack()
 
 
@@ -900,6 +648,3 @@ def _refusal_for(error: Exception) -> Refusal:
         return error
     log.error("a request could not be decided: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
     return Refusal(500, "internal_error", "The request could not be decided.", type="server_error")
-
-
-__all__ = ["Ask", "Owner", "World"]

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 
 from tollgate.errors import TollgateError
-from tollgate.processors.owner import Ack, Owner, World
+from tollgate.processors.owner import Ack, Owner
+from tollgate.processors.world import World
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from tollgate.log import WritableLog
 from tollgate.log.kafka import KafkaLog
 from tollgate.prices.book import PriceBook
 from tollgate.processors.app import processors, transports
-from tollgate.processors.owner import World
+from tollgate.processors.world import World
 from tollgate.replies import LocalReplies
 from tollgate.reply_topic import ReplyReader, TopicMailbox, new_address
 from tollgate.seal_topic import TopicSeals

@@ -1,0 +1,31 @@
+"""Everything outside that the owner of a partition touches."""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from tollgate.config import Config
+from tollgate.control import Control
+from tollgate.log import Log
+from tollgate.prices.book import PriceBook
+from tollgate.processors.upstream import Transport
+from tollgate.replies import Mailbox
+from tollgate.sealed import Sealer
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True):
+    """One process's surroundings; a test or a simulation brings its own."""
+
+    log: Log
+    replies: Mailbox
+    control: Control
+    sealer: Sealer
+    config: Config
+    book: PriceBook
+    transports: Mapping[tuple[str, str], Transport]
+    instance: str
+    address: str  # of the replies in this life of the process
+    fatal: Callable[[str], None]  # ends the process; the restart reads the truth
+    draw: Callable[[], float]
+    shared: bool = False  # other processes may own partitions and hold clients: the log is Kafka
+    now_ms: Callable[[], int]  # for durations and deadlines; decisions take the log's time
