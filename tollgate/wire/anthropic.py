@@ -80,6 +80,7 @@ _READ = frozenset(
         "metadata",
         "model",
         "output_config",
+        "output_format",
         "service_tier",
         "stop_sequences",
         "stream",
@@ -1059,7 +1060,10 @@ def reader(meter: Meter, body: Body, quirks: Quirks) -> _Reader:
 
 
 class _Writer:
-    """Writes the event grammar of the Messages API: blocks one after another between start and end of the message."""
+    """Writes the event grammar of the Messages API: blocks one after another between start and end of the message.
+
+    The dialect knows one answer only: parts of another choice, which nobody can have asked for, are not written.
+    """
 
     def __init__(self, meter: Meter, request_id: str) -> None:
         self._meter = meter
@@ -1069,12 +1073,16 @@ class _Writer:
         self._blocks = 0
 
     def open(self, part: Streamed) -> bytes:
+        if part.choice:
+            return b""
         out = self._begin()
         if part.kind == "tool_call" and part.signature is not None and part.origin is not None:
             out += self._start_block(_write_call_signature(part.signature, part.origin)) + self._stop_block()
         return out + self._start_block(self._empty_block(part))
 
     def more(self, part: Streamed, delta: Delta) -> bytes:
+        if part.choice:
+            return b""
         match part.kind:
             case "tool_call":
                 return self._delta({"type": "input_json_delta", "partial_json": delta.text})
@@ -1092,13 +1100,16 @@ class _Writer:
                 )
 
     def close(self, part: Streamed) -> bytes:
+        if part.choice:
+            return b""
         self._refused |= part.kind == "refusal"
         return self._stop_block()
 
     def end(self, finishes: Mapping[int, Finish], extras: Extras) -> bytes:
+        reason = _stop_reason(finishes.get(0, "stop"), refused=self._refused)
         last = {
             "type": "message_delta",
-            "delta": {"stop_reason": _stop_reason(finishes[0], refused=self._refused), "stop_sequence": None},
+            "delta": {"stop_reason": reason, "stop_sequence": None},
             "usage": {**self._usage(), "cost": extras.cost},
             **extras.fields(),
         }

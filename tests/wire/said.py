@@ -1,0 +1,85 @@
+"""What an answer says, read by hand from a dialect's payloads: apart from the translators, to judge them by."""
+
+from typing import Any, NamedTuple
+
+import orjson
+
+
+class Said(NamedTuple):
+    """Text and refusals together, thoughts, and the calls as (name, arguments), all of the first choice."""
+
+    text: str
+    thoughts: str
+    calls: tuple[tuple[str, Any], ...]
+
+
+def openai_said(payloads: list[Any]) -> Said:
+    """Of a completion, or of all chunks of one."""
+    text, thoughts = "", ""
+    calls: dict[Any, list[str]] = {}
+    last: Any = None
+    for payload in payloads:
+        for choice in payload.get("choices") or []:
+            if choice.get("index") not in (None, 0):
+                continue
+            message = choice.get("message" if len(payloads) == 1 else "delta") or {}
+            content = message.get("content") or ""
+            if isinstance(content, list):
+                text += "".join(part["text"] for part in content if part.get("type") == "text")
+            else:
+                text += content
+            text += message.get("refusal") or ""
+            details = message.get("reasoning_details") or []
+            said = "".join(detail.get("text") or detail.get("summary") or "" for detail in details)
+            thoughts += said or message.get("reasoning_content") or message.get("reasoning") or ""
+            if function := message.get("function_call"):
+                found = calls.setdefault("function_call", ["", "", ""])
+                found[0] += function.get("name") or ""
+                found[1] += function.get("arguments") or ""
+            for at, call in enumerate(message.get("tool_calls") or []):
+                key = call.get("index")
+                if key is None:
+                    key = at if "message" in choice else call.get("id") or last
+                if call.get("id") and key in calls and calls[key][2] not in ("", call["id"]):
+                    key = (key, call["id"])
+                last = key
+                found = calls.setdefault(key, ["", "", call.get("id") or ""])
+                found[0] = found[0] or call["function"].get("name") or ""
+                found[1] += call["function"].get("arguments") or ""
+    return Said(text, thoughts, tuple((name, _json(arguments)) for name, arguments, _ in calls.values()))
+
+
+def anthropic_said(payloads: list[Any]) -> Said:
+    """Of a message, or of all events of one."""
+    blocks: list[dict[str, Any]] = []
+    by_index: dict[int, dict[str, Any]] = {}
+    for payload in payloads:
+        match payload.get("type"):
+            case "message":
+                blocks += payload["content"]
+            case "content_block_start":
+                by_index[payload["index"]] = block = dict(payload["content_block"])
+                blocks.append(block)
+            case "content_block_delta":
+                block, delta = by_index[payload["index"]], payload["delta"]
+                for field in ("text", "thinking", "partial_json"):
+                    if field in delta:
+                        block[field] = block.get(field, "") + delta[field]
+    text = "".join(block["text"] for block in blocks if block["type"] == "text")
+    thoughts = "".join(block["thinking"] for block in blocks if block["type"] == "thinking")
+    calls = (
+        (block["name"], _json(block["partial_json"]) if block.get("partial_json") else block["input"])
+        for block in blocks
+        if block["type"] == "tool_use"
+    )
+    return Said(text, thoughts, tuple(calls))
+
+
+SAID = {"openai": openai_said, "anthropic": anthropic_said}
+
+
+def _json(arguments: str) -> Any:
+    try:
+        return orjson.loads(arguments or "{}")
+    except orjson.JSONDecodeError:
+        return arguments
