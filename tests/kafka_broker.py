@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 KAFKA_VERSION = "4.3.1"
@@ -54,9 +55,23 @@ class KafkaUnavailable(Exception):
 class KafkaBroker:
     """A broker with a log of its own, from `start` to `stop`."""
 
-    def __init__(self, *, port: int = 0) -> None:
-        self.port = port or _free_port()
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        listeners: Mapping[str, int] | None = None,
+        settings: Mapping[str, object] | None = None,
+        users: Mapping[str, str] | None = None,
+    ) -> None:
+        """Beside the plain listener at `port` there are `listeners`, each named for its security protocol.
+
+        `settings` are in addition to those of every broker here; `users` and their passwords are for SCRAM.
+        """
+        self.port = port or free_port()
         self.address = f"{HOST}:{self.port}"
+        self._listeners = {"PLAINTEXT": self.port, **(listeners or {})}
+        self._settings = settings or {}
+        self._users = users or {}
         self.process: subprocess.Popen[bytes] | None = None
         self._folder = Path()
 
@@ -65,11 +80,15 @@ class KafkaBroker:
         java, jars = _java(), _jars()
         self._folder = Path(tempfile.mkdtemp(prefix="tollgate-kafka-"))
         settings = self._folder / "server.properties"
-        settings.write_text(_settings(self._folder / "data", self.port, _free_port()))
+        values = {**_settings(self._folder / "data", self._listeners, free_port()), **self._settings}
+        settings.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
         (self._folder / "log4j2.xml").write_text(_LOG4J)
         command: list[str | Path] = [java, "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
         command += ["-cp", f"{jars}/*", f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}"]
         format_log = [*command, "kafka.tools.StorageTool", "format", "-t", uuid.uuid4().hex[:22], "-c", settings]
+        for user, password in self._users.items():
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+                format_log += ["--add-scram", f"{mechanism}=[name={user},password={password}]"]
         done = subprocess.run(format_log, capture_output=True, text=True, timeout=START_TIMEOUT_S)
         if done.returncode != 0:
             raise KafkaUnavailable(f"{java} cannot run Kafka {KAFKA_VERSION}: {done.stderr.strip()[:300]}")
@@ -103,14 +122,15 @@ class KafkaBroker:
         self.process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
 
 
-def _settings(data: Path, port: int, controller_port: int) -> str:
-    settings = {
+def _settings(data: Path, listeners: Mapping[str, int], controller_port: int) -> dict[str, object]:
+    reachable = ",".join(f"{name}://{HOST}:{port}" for name, port in listeners.items())
+    return {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"{reachable},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": reachable,
+        "listener.security.protocol.map": ",".join(["CONTROLLER:PLAINTEXT", *(f"{name}:{name}" for name in listeners)]),
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": data,
@@ -124,7 +144,6 @@ def _settings(data: Path, port: int, controller_port: int) -> str:
         "group.initial.rebalance.delay.ms": 0,
         "log.cleaner.dedupe.buffer.size": 16 << 20,
     }
-    return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
 def _java() -> str:
@@ -164,7 +183,8 @@ def _jars() -> Path:
     return jars
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on now."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])

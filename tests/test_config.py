@@ -8,6 +8,7 @@ import pytest
 
 from tollgate.config import BUILT_IN, Account, Config, Provider, load_config
 from tollgate.errors import ConfigError
+from tollgate.log.kafka_security import Security
 from tollgate.money import PUSD_PER_USD
 from tollgate.secret import Secret
 
@@ -56,7 +57,11 @@ def test_what_is_empty_keeps_its_default(load, text):
 def test_a_whole_file(load):
     config = load(
         """
-        log: {broker: "kafka://a:9092,b:9093", durability: process}
+        log:
+          broker: "kafka://a:9092,b:9093"
+          durability: process
+          security: {protocol: SASL_SSL, mechanism: SCRAM-SHA-256, username: u, password: "${KAFKA_PASSWORD}",
+                     ca_file: ca.pem, cert_file: cert.pem, key_file: key.pem}
         server: {max_body_mb: 8, max_in_flight: 10, request_deadline_s: 60, drain_s: 2.5, host: 0.0.0.0, port: 9000}
         providers:
           openai: {protocol: openai, api_key: "${OPENAI_API_KEY}", models: [gpt-4o, gpt-4.1*], priority: 1,
@@ -72,9 +77,19 @@ def test_a_whole_file(load):
         content: none
         """,
         OPENAI_API_KEY=KEY,
+        KAFKA_PASSWORD="hush",
     )
 
     assert not config.log.embedded
+    assert config.log.security == Security(
+        protocol="SASL_SSL",
+        mechanism="SCRAM-SHA-256",
+        username="u",
+        password=Secret("hush"),
+        ca_file="ca.pem",
+        cert_file="cert.pem",
+        key_file="key.pem",
+    )
     assert config.log.bootstrap_servers == ("a:9092", "b:9093")
     assert config.log.durability == "process"
     assert (config.server.host, config.server.port, config.server.drain_s) == ("0.0.0.0", 9000, 2.5)
@@ -263,6 +278,31 @@ MISTAKES = {
         "gateway.yaml:2: server.host needs the environment variable NOPE, which is not set; "
         "export NOPE=..., or give a default: ${NOPE:-...}",
     ),
+    "an unknown key of Kafka's security": (
+        "log:\n  security:\n    user: u",
+        "gateway.yaml:3: unknown key 'user' in log.security; did you mean 'username'?",
+    ),
+    "no way to connect to Kafka": (
+        "log: {security: {protocol: TLS}}",
+        "gateway.yaml:1: log.security.protocol must be one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL",
+    ),
+    "a user of Kafka without a password": (
+        "log:\n  security:\n    protocol: SASL_SSL\n    username: u",
+        "gateway.yaml:2: log.security.password is needed: log.security.protocol is SASL_SSL",
+    ),
+    "a password of Kafka that would not be used": (
+        "log:\n  security:\n    password: p\n",
+        "gateway.yaml:3: log.security.password is used by SASL_PLAINTEXT and SASL_SSL only; log.security.protocol is "
+        "PLAINTEXT",
+    ),
+    "an authority that nobody asks": (
+        "log:\n  security:\n    ca_file: ca.pem\n",
+        "gateway.yaml:3: log.security.ca_file is used by SSL and SASL_SSL only",
+    ),
+    "a certificate without its key": (
+        "log:\n  security:\n    protocol: SSL\n    cert_file: c.pem\n",
+        "gateway.yaml:2: log.security.key_file is needed",
+    ),
     "half a reference": ("server: {host: '${NO PE}'}", "gateway.yaml:1: server.host holds '${' that is not ${NAME}"),
     "an unclosed bracket": ("a: [\n", "gateway.yaml:2: not YAML: "),
     "an unknown anchor": ("a: *b\n", "gateway.yaml:1: not YAML: found undefined alias"),
@@ -292,6 +332,8 @@ def test_no_error_shows_a_value(complaint):
         "server: {port: %s}",
         "sandbox: %s",
         "log: {broker: %s}",
+        "log: {security: {protocol: %s}}",
+        "log: {security: {password: %s}}",
         "routing: {default: %s}",
         "limits: {unpriced_hold_usd: %s}",
         "server: %s",

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from tollgate.errors import ConfigError
 from tollgate.events import Dialect
+from tollgate.log.kafka_security import Security
 from tollgate.money import pusd
 from tollgate.secret import Secret, Secrets, first_run_secrets
 from tollgate.settings_file import Settings, read_settings
@@ -81,6 +82,7 @@ class LogConfig(_Section, frozen=True, kw_only=True):
             "depends on it. `process`: survives the death of the process, but a power cut may lose the last moments."
         ),
     ] = "power"
+    security: Annotated[Security, Meta(description="Kafka only. How to connect to the brokers.")] = Security()
 
     @property
     def embedded(self) -> bool:
@@ -289,6 +291,8 @@ def _config(settings: Settings[GatewayFile]) -> Config:
         check_broker(file.log.broker)
     except ValueError as error:
         raise settings.error(("log", "broker"), str(error)) from None
+    if contradiction := file.log.security.contradiction():
+        raise settings.error(("log", "security", contradiction.key), contradiction.why)
     if not file.limits.unpriced_hold_usd.is_finite() or file.limits.unpriced_hold_usd <= 0:
         raise settings.error(("limits", "unpriced_hold_usd"), "must be more than 0, for instance 1.00")
     providers = {name: _provider(name, provider, settings) for name, provider in file.providers.items()}

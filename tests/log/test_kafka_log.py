@@ -11,7 +11,7 @@ from tests.kafka_broker import KafkaBroker
 from tests.log.support import declare, read
 from tollgate.errors import AppendUnknown, ConfigError, LogUnavailable, OutOfRange
 from tollgate.log import kafka as module
-from tollgate.log.kafka import KafkaLog, Security
+from tollgate.log.kafka import KafkaLog
 from tollgate.log.kafka_topics import apply_kafka
 from tollgate.topics import Topics
 
@@ -27,20 +27,6 @@ async def log(kafka: str, topic: str) -> AsyncIterator[KafkaLog]:
 async def test_no_broker_is_an_error_that_names_the_address() -> None:
     with pytest.raises(LogUnavailable, match=r"no Kafka broker answers at 127\.0\.0\.1:1"):
         await KafkaLog.connect("127.0.0.1:1", Topics(topics={}), client_id="test")
-
-
-def test_security_becomes_the_clients_options_and_does_not_show_its_password() -> None:
-    security = Security(protocol="SASL_SSL", username="u", password="hush")
-    options = security.options()
-    assert options.pop("ssl_context").check_hostname
-    assert options == {
-        "security_protocol": "SASL_SSL",
-        "sasl_mechanism": "SCRAM-SHA-512",
-        "sasl_plain_username": "u",
-        "sasl_plain_password": "hush",
-    }
-    assert "hush" not in repr(security)
-    assert Security().options() == {"security_protocol": "PLAINTEXT"}
 
 
 @pytest.mark.kafka

@@ -28,6 +28,7 @@ def check(config: ConfigFile = None, json: Json = False) -> int:
 
     file = config_file(os.environ, config)
     settings = resolve(os.environ, config=config)
+    settings.config.log.security.ssl_context()  # looks at the files that it names
     pricing = Path(PRICING_FILE)
     PriceBook.load(pricing if pricing.exists() else None)
     if json:

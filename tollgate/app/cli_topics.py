@@ -13,6 +13,7 @@ from tollgate.app.cli_output import print_json, print_table, quiet
 from tollgate.errors import UsageError
 
 if TYPE_CHECKING:
+    from tollgate.log.kafka_security import Security
     from tollgate.topics import Difference, Topics
 
 app = typer.Typer(help="The topics of a Kafka cluster.", no_args_is_help=True)
@@ -49,7 +50,8 @@ def apply(broker: Broker = None, config: ConfigFile = None, file: TopicsFile = N
     """
     from tollgate.log.kafka_topics import apply_kafka
 
-    differences = asyncio.run(apply_kafka(_brokers(broker, config), _topics(file)))
+    brokers, security = _cluster(broker, config)
+    differences = asyncio.run(apply_kafka(brokers, _topics(file), security))
     _print(differences, json=json)
     return 0 if all(difference.applicable for difference in differences) else 1
 
@@ -57,17 +59,18 @@ def apply(broker: Broker = None, config: ConfigFile = None, file: TopicsFile = N
 def _differences(broker: str | None, config: Path | None, file: Path | None) -> "list[Difference]":
     from tollgate.log.kafka_topics import check_kafka
 
-    return asyncio.run(check_kafka(_brokers(broker, config), _topics(file)))
+    brokers, security = _cluster(broker, config)
+    return asyncio.run(check_kafka(brokers, _topics(file), security))
 
 
-def _brokers(broker: str | None, config: Path | None) -> str:
+def _cluster(broker: str | None, config: Path | None) -> "tuple[str, Security]":
     from tollgate.app.settings import resolve
 
     quiet("aiokafka")
     log = resolve(os.environ, config=config, broker=broker).config.log
     if log.embedded:
         raise UsageError("the embedded log makes its own topics; name a cluster with --broker kafka://host:port")
-    return ",".join(log.bootstrap_servers)
+    return ",".join(log.bootstrap_servers), log.security
 
 
 def _topics(file: Path | None) -> "Topics":

@@ -9,16 +9,24 @@ from tollgate.topics import load_topics
 LOG_FOLDER = "log"  # of the data folder; the embedded log lies in it
 
 
-async def open_log(config: Config, data: Path, *, client_id: str) -> WritableLog:
-    """The log to be written. Raises `LogLocked` when another process writes the embedded one."""
+async def open_log(config: Config, data: Path, *, role: str, client_id: str) -> WritableLog:
+    """The log to be written by a process of the role.
+
+    Raises `LogLocked` when another process writes the embedded one, `ConfigError` when Kafka refuses something that the
+    role needs.
+    """
     topics = load_topics()
     if config.log.embedded:
         from tollgate.log.embedded import EmbeddedLog
 
         return await EmbeddedLog.open(data / LOG_FOLDER, topics, durability=config.log.durability)
+    from tollgate.app.access import access_of
     from tollgate.log.kafka import KafkaLog
 
-    return await KafkaLog.connect(",".join(config.log.bootstrap_servers), topics, client_id=client_id)
+    brokers = ",".join(config.log.bootstrap_servers)
+    return await KafkaLog.connect(
+        brokers, topics, client_id=client_id, security=config.log.security, access=access_of(role)
+    )
 
 
 async def open_log_to_read(config: Config, data: Path) -> Log:
@@ -27,4 +35,14 @@ async def open_log_to_read(config: Config, data: Path) -> Log:
         from tollgate.log.embedded import EmbeddedLog
 
         return await EmbeddedLog.open_readonly(data / LOG_FOLDER)
-    return await open_log(config, data, client_id="tollgate-reader")
+    from tollgate.app.access import access_of
+    from tollgate.log.kafka import KafkaLog
+
+    return await KafkaLog.connect(
+        ",".join(config.log.bootstrap_servers),
+        load_topics(),
+        client_id="tollgate-reader",
+        security=config.log.security,
+        access=access_of("reader"),
+        read_only=True,
+    )

@@ -6,16 +6,15 @@ is under way the next one gathers. Timestamps are the broker's (`message.timesta
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
@@ -30,7 +29,9 @@ from tollgate.errors import (
 from tollgate.topics import Topics
 
 from . import Headers, Position, Record
+from .kafka_access import Access, check_access
 from .kafka_election import Election, standing
+from .kafka_security import Security
 from .partitioner import partition_of
 
 # What may wait for acknowledgement; beyond it an append is refused. All of it fits into one request to the broker,
@@ -61,30 +62,6 @@ Answer = TypeVar("Answer")
 
 
 ELECTION_TOPIC = "control"  # it has one partition, as an election must; nothing is read of it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Security:
-    """How to connect: Kafka's `security.protocol`, and what the protocol needs."""
-
-    protocol: str = "PLAINTEXT"
-    mechanism: str = "SCRAM-SHA-512"
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    ca_file: Path | None = None
-
-    def options(self) -> dict[str, Any]:
-        """The arguments that aiokafka's clients take."""
-        options: dict[str, Any] = {"security_protocol": self.protocol}
-        if self.protocol.startswith("SASL"):
-            options |= {
-                "sasl_mechanism": self.mechanism,
-                "sasl_plain_username": self.username,
-                "sasl_plain_password": self.password,
-            }
-        if self.protocol.endswith("SSL"):
-            options["ssl_context"] = ssl.create_default_context(cafile=self.ca_file)
-        return options
 
 
 @dataclass(slots=True)
@@ -150,21 +127,27 @@ class KafkaLog:
         *,
         client_id: str,
         security: Security | None = None,
+        access: Access | None = None,
+        read_only: bool = False,
         append_timeout_s: float = APPEND_TIMEOUT_S,
     ) -> "KafkaLog":
-        """Connect to `brokers` ("host:port,host:port").
+        """Connect to `brokers` ("host:port,host:port"), where the client must be allowed all of `access`.
 
-        Raises `LogUnavailable` when no broker answers, `ConfigError` when a declared topic is missing or has
-        another number of partitions.
+        `read_only` asks for no right to write; appends are refused. Raises `LogUnavailable` when no broker answers,
+        `ConfigError` when one refuses this client, or a declared topic is missing or has another number of partitions.
         """
+        security, access = security or Security(), access or Access()
+        # Topics are counted below; without this right they would seem to be missing.
+        described = {topic.name: access.topics.get(topic.name, ("DESCRIBE",)) for topic in topics}
+        await check_access(brokers, security, msgspec.structs.replace(access, topics=described), client_id=client_id)
         options = {
             "bootstrap_servers": brokers,
             "client_id": client_id,
             "request_timeout_ms": int(REQUEST_TIMEOUT_S * 1000),
-            **(security or Security()).options(),
+            **security.options(),
         }
         producer = AIOKafkaProducer(
-            acks="all", enable_idempotence=True, linger_ms=0, max_batch_size=BATCH_BYTES, **options
+            acks="all", enable_idempotence=not read_only, linger_ms=0, max_batch_size=BATCH_BYTES, **options
         )
         asker = _consumer(options)
         try:
@@ -178,7 +161,7 @@ class KafkaLog:
             if isinstance(error, KafkaError | TimeoutError):
                 raise LogUnavailable(f"no Kafka broker answers at {brokers}: {error}") from error
             raise
-        return cls(
+        log = cls(
             brokers,
             topics,
             options=options,
@@ -186,6 +169,9 @@ class KafkaLog:
             producer=producer,
             asker=asker,
         )
+        if read_only:
+            log._refusal = LogUnavailable("the log was opened to be read")
+        return log
 
     def append(
         self,

@@ -13,7 +13,8 @@ from aiokafka.errors import KafkaError, for_code
 from tollgate.errors import ConfigError, LogUnavailable
 from tollgate.topics import ActualTopic, Difference, Topics, plan
 
-from .kafka import Security
+from .kafka_access import Access, check_access
+from .kafka_security import Security
 
 REQUEST_TIMEOUT_S = 15.0
 VISIBLE_TIMEOUT_S = 10.0
@@ -27,7 +28,7 @@ _TOPIC_EXISTS = 36
 
 async def check_kafka(brokers: str, topics: Topics, security: Security | None = None) -> list[Difference]:
     """Where the cluster differs from the declarations. Raises `LogUnavailable` and `ConfigError`."""
-    async with _admin(brokers, security) as admin:
+    async with _admin(brokers, topics, security) as admin:
         return plan(topics, await _actual(admin, topics))
 
 
@@ -38,7 +39,7 @@ async def apply_kafka(brokers: str, topics: Topics, security: Security | None = 
     difference is returned, with `applicable` false, and stays.
     Raises `LogUnavailable` when no broker answers, `ConfigError` when one refuses.
     """
-    async with _admin(brokers, security) as admin:
+    async with _admin(brokers, topics, security) as admin:
         actual = await _actual(admin, topics)
         differences = plan(topics, actual)
         await _create(admin, topics, [each.topic for each in differences if each.what == "missing"])
@@ -112,12 +113,16 @@ async def _actual(admin: Any, topics: Topics) -> dict[str, ActualTopic]:
 
 
 @asynccontextmanager
-async def _admin(brokers: str, security: Security | None) -> AsyncIterator[Any]:
+async def _admin(brokers: str, topics: Topics, security: Security | None) -> AsyncIterator[Any]:
+    security = security or Security()
+    # A topic that this client may not see would be taken for a missing one.
+    access = Access(topics={topic.name: ("DESCRIBE", "DESCRIBE_CONFIGS") for topic in topics})
+    await check_access(brokers, security, access, client_id=CLIENT_ID)
     admin = AIOKafkaAdminClient(
         bootstrap_servers=brokers,
         client_id=CLIENT_ID,
         request_timeout_ms=int(REQUEST_TIMEOUT_S * 1000),
-        **(security or Security()).options(),
+        **security.options(),
     )
     try:
         await admin.start()
