@@ -43,9 +43,8 @@ def drop_a_settle() -> None:
     is_due = every(EVERY)
 
     def make(end: Any) -> Any:
-        async def forgetful(self: Owner, request: Any, ending: Any) -> None:
-            if not is_due():
-                await end(self, request, ending)
+        async def forgetful(self: Owner, *arguments: Any) -> bool:
+            return is_due() or await end(self, *arguments)
 
         return forgetful
 
@@ -153,8 +152,9 @@ def answer_before_booking() -> None:
     """The last bytes leave, and the end is written a little later."""
 
     def make(_: Any) -> Any:
-        async def late(self: Owner, request: Any, ending: Any) -> None:
+        async def late(self: Owner, request: Any, ending: Any, *rest: Any) -> bool:
             asyncio.get_running_loop().call_later(BOOKING_DELAY_S, self._append_end, request, ending)
+            return True
 
         return late
 
@@ -207,8 +207,8 @@ def call_without_intent() -> None:
     """A fallback is called, and the journal has not named it before."""
 
     def make(_: Any) -> Any:
-        async def silent(self: Owner, request: Any, attempt: int, previous: Any) -> None:
-            """Write nothing."""
+        async def silent(self: Owner, *arguments: Any) -> bool:
+            return True
 
         return silent
 

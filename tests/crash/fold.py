@@ -130,7 +130,7 @@ class _Partition:
         elif attempt != self._attempts[request_id] + 1:
             books.blame("I7", request_id, f"attempt {attempt} follows attempt {self._attempts[request_id]}")
         else:
-            books.intents[f"{request_id}.{attempt}"] = admitted["plan"][attempt - 1]
+            books.intents[f"{request_id}.{attempt}"] = admitted["plan"][event.get("choice", attempt - 1)]
             self._attempts[request_id] = attempt
 
     def _end(self, entry: Entry) -> None:
