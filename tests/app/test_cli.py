@@ -18,6 +18,7 @@ from tollgate.app import cli
 from tollgate.errors import AppendUnknown, LogLocked
 from tollgate.log import Log
 from tollgate.log.embedded import EmbeddedLog
+from tollgate.log.kafka_security import Security
 from tollgate.sinks.differences import Difference as Unbalanced
 from tollgate.sinks.reconcile import Report
 from tollgate.topics import Difference, Topics, load_topics
@@ -290,6 +291,14 @@ def test_config_check_reads_the_prices_as_well(run):
     assert err.startswith("tollgate: pricing.yaml") and err.count("\n") == 1
 
 
+def test_a_check_looks_at_the_files_that_the_configuration_names(run, tmp_path):
+    (tmp_path / "gateway.yaml").write_text("log: {security: {protocol: SSL, ca_file: gone.pem}}")
+
+    code, _, err = run("config", "check")
+
+    assert (code, err) == (3, "tollgate: log.security.ca_file gone.pem: No such file or directory\n")
+
+
 def test_config_schema_is_json(run):
     code, out, _ = run("config", "schema")
 
@@ -343,13 +352,13 @@ FIXED = Difference(topic="requests", what="partitions", declared="6", actual="3"
 @pytest.fixture
 def cluster(monkeypatch):
     """A cluster with differences; what was asked of it."""
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str, str, Security]] = []
     differences: list[Difference] = [*DIFFERENCES]
 
     for name in ("check_kafka", "apply_kafka"):
 
-        async def ask(brokers: str, topics: Topics, name: str = name) -> list[Difference]:
-            asked.append((name, brokers))
+        async def ask(brokers: str, topics: Topics, security: Security, name: str = name) -> list[Difference]:
+            asked.append((name, brokers, security))
             return differences
 
         monkeypatch.setattr(f"tollgate.log.kafka_topics.{name}", ask)
@@ -364,7 +373,7 @@ def test_a_plan_changes_nothing_and_says_what_would_be_done(run, cluster):
 
     code, out, _ = run("topics", "plan", *BROKER)
 
-    assert (code, asked) == (0, [("check_kafka", "a:1,b:2")])
+    assert (code, asked) == (0, [("check_kafka", "a:1,b:2", Security())])
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [["costs", "create"], ["audit", "set"]]
     assert "retention.ms is 1000, declared is -1" in out
 
@@ -384,12 +393,21 @@ def test_apply_fails_only_for_what_can_never_be_set_right(run, cluster):
     differences.append(FIXED)
     code, out, _ = run("topics", "apply", *BROKER, "--json")
 
-    assert (code, asked) == (1, [("apply_kafka", "a:1,b:2")] * 2)
+    assert (code, asked) == (1, [("apply_kafka", "a:1,b:2", Security())] * 2)
     assert [(entry["topic"], entry["applicable"]) for entry in json.loads(out)] == [
         ("costs", True),
         ("audit", True),
         ("requests", False),
     ]
+
+
+@pytest.mark.parametrize("command", ["plan", "check", "apply"])
+def test_topics_are_reached_as_the_file_says(run, cluster, command, tmp_path):
+    (tmp_path / "gateway.yaml").write_text("log: {broker: 'kafka://a:1', security: {protocol: SSL}}")
+
+    run("topics", command)
+
+    assert [asked[1:] for asked in cluster[0]] == [("a:1", Security(protocol="SSL"))]
 
 
 def test_the_embedded_log_has_no_topics_to_apply(run, cluster):

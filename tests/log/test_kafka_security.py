@@ -90,7 +90,8 @@ def test_what_fits_together_is_no_contradiction(security):
 
 def test_a_file_that_cannot_be_used_is_an_error_that_names_key_and_file(pem, tmp_path):
     (tmp_path / "letter.txt").write_text("Dear operator,")
-    for name, reason in (("missing.pem", "No such file"), ("letter.txt", "no certificate or crl found"), ("", "directory")):
+    reasons = {"missing.pem": "No such file", "letter.txt": "no certificate or crl found", "": "directory"}
+    for name, reason in reasons.items():
         with pytest.raises(ConfigError, match=rf"log\.security\.ca_file {pem(name)}: .*{reason}"):
             Security(protocol="SSL", ca_file=pem(name)).ssl_context()
     with pytest.raises(ConfigError, match=r"cert_file \S+client\.pem with key_file \S+authority\.key: .*MISMATCH"):

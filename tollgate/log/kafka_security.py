@@ -108,8 +108,10 @@ class Security(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 using = f"log.security.cert_file {self.cert_file} with key_file {self.key_file}"
                 # Without a password given OpenSSL would ask the terminal for that of an encrypted key.
                 context.load_cert_chain(self.cert_file, self.key_file, password="")
-        except OSError as error:  # so is ssl.SSLError
+        except ssl.SSLError as error:
             raise ConfigError(f"{using}: {error.strerror}; it must be PEM, and a key without a password") from None
+        except OSError as error:
+            raise ConfigError(f"{using}: {error.strerror}") from None
         return context
 
     def exposure(self, brokers: str) -> str | None:
