@@ -1,0 +1,362 @@
+"""What a client's request says, read into the middle."""
+
+import re
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from tollgate.wire import Body, fields, neutral
+from tollgate.wire.anthropic.ask import user
+from tollgate.wire.anthropic.words import CALL_SIGNATURE, CHOICE_MODES, HOME, TIERS
+from tollgate.wire.content import (
+    EFFORTS,
+    Cache,
+    Document,
+    Family,
+    Format,
+    Image,
+    Part,
+    Prompt,
+    Reasoning,
+    ResultPart,
+    Role,
+    Text,
+    Thinking,
+    Tier,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    Turn,
+)
+from tollgate.wire.scope import Losses, NotCarried
+
+ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+
+# Fields of a request that the middle holds
+_READ = frozenset(
+    {
+        "max_tokens",
+        "messages",
+        "metadata",
+        "model",
+        "output_config",
+        "output_format",
+        "service_tier",
+        "stop_sequences",
+        "stream",
+        "system",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_p",
+    }
+)
+
+# Fields that say what the client wants to get (or where), and that the middle does not hold. Any other is dropped and
+# named.
+_REFUSED = frozenset({"container", "inference_geo", "mcp_servers"})
+
+# Blocks that the provider's own tools left in the conversation: their findings are in the text that follows.
+_OWN_TOOLS_BLOCK = re.compile(
+    r"server_tool_use|mcp_tool_use|(web_search|web_fetch|(bash_|text_editor_)?code_execution|tool_search|mcp)_tool_result"
+    r"|compaction|advisor_tool_result|fallback"
+)
+
+prompt_fields: Mapping[str, str] = {
+    "stop": "stop_sequences",
+    "format": "output_config.format",
+    "user": "metadata.user_id",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "cache": "cache_control",
+    "cite": "citations",
+    "name": "title",
+}
+
+
+def read_prompt(body: Body, losses: Losses) -> Prompt:
+    for field, value in body.items():
+        if value is None or field in _READ or field in fields.EXTENSION_FIELDS:
+            continue
+        if field in _REFUSED and value:
+            raise NotCarried(field)
+        losses.drop(field)
+    for field, value in fields.mapping(body, "metadata").items():
+        if field != "user_id" and value is not None:
+            losses.drop(f"metadata.{field}")
+    system = _read_blocks(body.get("system"), "system", losses)
+    turns = [Turn("system", system, "system")] if system else []
+    turns += [_read_turn(message, f"messages[{at}]", losses) for at, message in enumerate(fields.messages(body))]
+    tools = tuple(_read_tool(tool, f"tools[{at}]", losses) for at, tool in enumerate(fields.items(body, "tools")))
+    choice = fields.mapping(body, "tool_choice") if tools else {}
+    one_call = fields.optional_boolean(
+        choice, "disable_parallel_tool_use", path="tool_choice.disable_parallel_tool_use"
+    )
+    return Prompt(
+        turns=tuple(turns),
+        stream=fields.boolean(body, "stream"),
+        max_output_tokens=fields.integer(body, "max_tokens", minimum=0),
+        stop=fields.texts(fields.items(body, "stop_sequences"), "stop_sequences"),
+        tools=tools,
+        tool_choice=_read_tool_choice(choice) if choice else None,
+        parallel_tool_calls=False if one_call else None,
+        format=_read_format(body),
+        thinking=_read_thinking(body),
+        temperature=fields.number(body, "temperature"),
+        top_p=fields.number(body, "top_p"),
+        top_k=fields.integer(body, "top_k", minimum=0),
+        service_tier=_read_tier(body, losses),
+        user=user(body),
+    )
+
+
+def _read_turn(message: Body, where: str, losses: Losses) -> Turn:
+    role = ROLES.get(message["role"])
+    if role is None:
+        raise NotCarried(f"{where}.role")
+    for field, value in message.items():
+        if field not in ("role", "content") and value is not None:
+            losses.drop(f"{where}.{field}")
+    return Turn(role, _read_blocks(message.get("content"), f"{where}.content", losses), where)
+
+
+def _read_blocks(content: object, where: str, losses: Losses) -> tuple[Part, ...]:
+    if content is None:
+        return ()
+    if isinstance(content, str):
+        return (Text(text=content, path=where),)
+    if not isinstance(content, list):
+        raise fields.wrong_type(where, "a string or a list of blocks", content)
+    parts: list[Part] = []
+    pending: tuple[str, Family] | None = None  # another family's signature of the call that follows
+    for at, block in enumerate(content):
+        here = f"{where}[{at}]"
+        if not isinstance(block, dict):
+            raise fields.wrong_type(here, "an object", block)
+        kind = block.get("type")
+        if isinstance(kind, str) and _OWN_TOOLS_BLOCK.fullmatch(kind):
+            losses.drop(f"{here}.{kind}")
+            continue
+        if kind == "redacted_thinking":
+            data, origin = neutral.untagged(_required(block, "data", here), HOME)
+            if origin != HOME and data.startswith(CALL_SIGNATURE):
+                pending = data.removeprefix(CALL_SIGNATURE), origin
+                continue
+        read = _BLOCK_READERS.get(kind) if isinstance(kind, str) else None
+        if read is None:
+            raise NotCarried(f"{here}.type")
+        for part in read(block, here, losses):
+            if pending is not None and isinstance(part, ToolCall):
+                part = msgspec.structs.replace(part, signature=pending[0], origin=pending[1])
+                pending = None
+            parts.append(part)
+    return tuple(parts)
+
+
+def _lose_fields(block: Body, known: tuple[str, ...], where: str, losses: Losses) -> None:
+    for field, value in block.items():
+        if field not in known and value is not None:
+            losses.drop(f"{where}.{field}")
+
+
+def _read_text(block: Body, where: str, losses: Losses) -> list[Part]:
+    _lose_fields(block, ("type", "text", "cache_control"), where, losses)
+    return [Text(text=_required(block, "text", where), cache=_read_cache(block), path=where)]
+
+
+def _read_image(block: Body, where: str, losses: Losses) -> list[Part]:
+    _lose_fields(block, ("type", "source", "cache_control"), where, losses)
+    source, inside = fields.mapping(block, "source", path=f"{where}.source"), f"{where}.source"
+    cache = _read_cache(block)
+    match source.get("type"):
+        case "url":
+            return [Image(url=_required(source, "url", inside), cache=cache, path=where)]
+        case "base64":
+            data, media_type = _required(source, "data", inside), _required(source, "media_type", inside)
+            return [Image(data=data, media_type=media_type, cache=cache, path=where)]
+        case _:  # a file lies at one provider
+            raise NotCarried(f"{inside}.type")
+
+
+def _read_document(block: Body, where: str, losses: Losses) -> list[Part]:
+    _lose_fields(block, ("type", "source", "title", "context", "citations", "cache_control"), where, losses)
+    source, inside = fields.mapping(block, "source", path=f"{where}.source"), f"{where}.source"
+    document = Document(
+        name=fields.text(block, "title", path=f"{where}.title"),
+        context=fields.text(block, "context", path=f"{where}.context"),
+        cite=fields.mapping(block, "citations", path=f"{where}.citations").get("enabled") is True,
+        cache=_read_cache(block),
+        path=where,
+    )
+    match source.get("type"):
+        case "url":
+            return [msgspec.structs.replace(document, url=_required(source, "url", inside))]
+        case "base64":
+            data, media_type = _required(source, "data", inside), _required(source, "media_type", inside)
+            return [msgspec.structs.replace(document, data=data, media_type=media_type)]
+        case "text":
+            return [msgspec.structs.replace(document, text=_required(source, "data", inside))]
+        case "content":
+            return _read_content_source(document, source, inside, losses)
+        case _:
+            raise NotCarried(f"{inside}.type")
+
+
+def _read_content_source(document: Document, source: Body, inside: str, losses: Losses) -> list[Part]:
+    """Blocks that are a document together: their texts are its text, their images follow it."""
+    parts = _read_blocks(source.get("content"), f"{inside}.content", losses)
+    text = "\n".join(part.text for part in parts if isinstance(part, Text))
+    return [
+        msgspec.structs.replace(document, text=text),
+        *(part for part in parts if isinstance(part, Image)),
+    ]
+
+
+def _read_search_result(block: Body, where: str, losses: Losses) -> list[Part]:
+    _lose_fields(block, ("type", "source", "title", "content", "citations", "cache_control"), where, losses)
+    parts = _read_blocks(block.get("content"), f"{where}.content", losses)
+    return [
+        Document(
+            text="\n".join(part.text for part in parts if isinstance(part, Text)),
+            name=fields.text(block, "title", path=f"{where}.title"),
+            context=fields.text(block, "source", path=f"{where}.source"),
+            cite=fields.mapping(block, "citations", path=f"{where}.citations").get("enabled") is True,
+            cache=_read_cache(block),
+            path=where,
+        )
+    ]
+
+
+def _read_tool_use(block: Body, where: str, losses: Losses) -> list[Part]:
+    _lose_fields(block, ("type", "id", "name", "input", "cache_control", "caller"), where, losses)
+    given = fields.mapping(block, "input", path=f"{where}.input")
+    call = ToolCall(
+        id=neutral.original_id(_required(block, "id", where)),
+        name=_required(block, "name", where),
+        arguments=neutral.compact(given),
+        cache=_read_cache(block),
+        path=where,
+    )
+    return [call]
+
+
+def _read_tool_result(block: Body, where: str, losses: Losses) -> list[Part]:
+    _lose_fields(block, ("type", "tool_use_id", "content", "is_error", "cache_control"), where, losses)
+    parts: list[ResultPart] = []
+    for part in _read_blocks(block.get("content"), f"{where}.content", losses):
+        if not isinstance(part, ResultPart):
+            raise NotCarried(part.path)
+        parts.append(part)
+    result = ToolResult(
+        call_id=neutral.original_id(_required(block, "tool_use_id", where)),
+        parts=tuple(parts),
+        is_error=fields.optional_boolean(block, "is_error", path=f"{where}.is_error") or False,
+        cache=_read_cache(block),
+        path=where,
+    )
+    return [result]
+
+
+def _read_thinking_block(block: Body, where: str, losses: Losses) -> list[Part]:
+    text = fields.text(block, "thinking", path=f"{where}.thinking") or ""
+    signature = fields.text(block, "signature", path=f"{where}.signature")
+    here = f"{where}.thinking"
+    if not signature:  # thoughts that no provider has signed, and that were passed on to this client as they were
+        return [Reasoning(text=text, path=here)]
+    signature, origin = neutral.untagged(signature, HOME)
+    return [Reasoning(text=text, signature=signature, origin=origin, path=here)]
+
+
+def _read_redacted(block: Body, where: str, losses: Losses) -> list[Part]:
+    data, origin = neutral.untagged(_required(block, "data", where), HOME)
+    return [Reasoning(redacted=data, origin=origin, path=f"{where}.redacted_thinking")]
+
+
+_BLOCK_READERS: Mapping[str, Callable[[Body, str, Losses], list[Part]]] = {
+    "text": _read_text,
+    "image": _read_image,
+    "document": _read_document,
+    "search_result": _read_search_result,
+    "tool_use": _read_tool_use,
+    "tool_result": _read_tool_result,
+    "thinking": _read_thinking_block,
+    "redacted_thinking": _read_redacted,
+}
+
+
+def _required(body: Body, field: str, where: str) -> str:
+    value = fields.text(body, field, path=f"{where}.{field}")
+    if value is None:
+        raise fields.missing(f"{where}.{field}")
+    return value
+
+
+def _read_cache(holder: Body) -> Cache | None:
+    marker = holder.get("cache_control")
+    if not isinstance(marker, dict):
+        return None
+    return Cache("1h" if marker.get("ttl") == "1h" else None)
+
+
+def _read_tool(tool: object, where: str, losses: Losses) -> Tool:
+    if not isinstance(tool, dict):
+        raise fields.wrong_type(where, "an object", tool)
+    if tool.get("type") not in (None, "custom"):  # run, or filled in, by the provider
+        raise NotCarried(f"{where}.type")
+    known = ("type", "name", "description", "input_schema", "strict", "cache_control")
+    _lose_fields(tool, known, where, losses)
+    return Tool(
+        name=_required(tool, "name", where),
+        description=fields.text(tool, "description", path=f"{where}.description"),
+        schema=fields.mapping(tool, "input_schema", path=f"{where}.input_schema") or None,
+        strict=fields.optional_boolean(tool, "strict", path=f"{where}.strict"),
+        cache=_read_cache(tool),
+        path=where,
+    )
+
+
+def _read_tool_choice(choice: Body) -> ToolChoice:
+    kind = choice.get("type")
+    if kind == "tool":
+        return ToolChoice("required", (_required(choice, "name", "tool_choice"),))
+    mode = CHOICE_MODES.get(kind) if isinstance(kind, str) else None
+    if mode is None:
+        raise fields.invalid("tool_choice.type", f"must be one of {', '.join(CHOICE_MODES)}, tool")
+    return mode
+
+
+def _read_format(body: Body) -> Format | None:
+    given = fields.mapping(
+        fields.mapping(body, "output_config"), "format", path="output_config.format"
+    ) or fields.mapping(body, "output_format")
+    if not given:
+        return None
+    if given.get("type") != "json_schema":
+        raise NotCarried("output_config.format.type")
+    return Format(schema=fields.mapping(given, "schema", path="output_config.format.schema"), strict=None)
+
+
+def _read_thinking(body: Body) -> Thinking | None:
+    given = fields.mapping(body, "thinking")
+    word = fields.text(fields.mapping(body, "output_config"), "effort", path="output_config.effort")
+    if word is not None and word not in EFFORTS:
+        raise fields.invalid("output_config.effort", f"must be one of {', '.join(EFFORTS)}")
+    effort = next((effort for effort in EFFORTS if effort == word), None)
+    visible = False if given.get("display") == "omitted" else None
+    match given.get("type"):
+        case "enabled":
+            budget = fields.integer(given, "budget_tokens", minimum=0, path="thinking.budget_tokens")
+            return Thinking(effort=effort, budget_tokens=budget, visible=visible)
+        case None | "disabled":
+            return None if effort is None else Thinking(effort=effort)
+        case _:  # the model decides, and may be told how eagerly
+            return Thinking(effort=effort, visible=visible)
+
+
+def _read_tier(body: Body, losses: Losses) -> Tier | None:
+    word = fields.text(body, "service_tier")
+    if word is not None and word not in TIERS:
+        losses.drop("service_tier")
+    return TIERS.get(word or "")

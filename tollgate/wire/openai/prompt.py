@@ -1,0 +1,430 @@
+"""What a client's request says, read into the middle."""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from tollgate.wire import Body, fields
+from tollgate.wire.content import (
+    EFFORTS,
+    Audio,
+    Cache,
+    Document,
+    Format,
+    Image,
+    Part,
+    Prompt,
+    Reasoning,
+    Refused,
+    ResultPart,
+    Text,
+    Thinking,
+    Tier,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    Turn,
+)
+from tollgate.wire.openai.words import CAP_FIELDS, CHOICE_MODES, FORMATS, MAX_CHOICES, TIERS
+from tollgate.wire.scope import Losses, NotCarried
+
+# Fields of a request that the middle holds; `metadata` are tollgate's own tags, which go on only to a provider of this
+# dialect. `top_k`, `reasoning` and `cache_control` are what compatible servers have added.
+_READ = frozenset(
+    {
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "messages",
+        "metadata",
+        "modalities",
+        "model",
+        "n",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "reasoning",
+        "reasoning_effort",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+        *CAP_FIELDS,
+    }
+)
+
+# Fields that say what the client wants to get, and that the middle does not hold. Any other is dropped and named.
+_REFUSED = frozenset({"audio", "function_call", "functions", "moderation", "web_search_options"})
+_REFUSED_IN_MESSAGE = frozenset({"audio", "function_call"})
+
+# Fields at the value that says nothing: what a provider would do without them.
+_INERT: Body = {
+    "function_call": "none",
+    "functions": [],
+    "logit_bias": {},
+    "store": False,
+}
+
+prompt_fields: Mapping[str, str] = {
+    "format": "response_format",
+    "thinking": "reasoning_effort",
+    "cache": "cache_control",
+    "detail": "image_url.detail",
+    "name": "file.filename",
+    "signature": "extra_content",
+}
+
+
+def read_prompt(body: Body, losses: Losses) -> Prompt:
+    for field, value in body.items():
+        if value is None or field in _READ or field in fields.EXTENSION_FIELDS or _INERT.get(field, ...) == value:
+            continue
+        if field in _REFUSED:
+            raise NotCarried(field)
+        losses.drop(field)
+    if fields.items(body, "modalities") not in ([], ["text"]):
+        raise NotCarried("modalities")
+    for option, value in fields.mapping(body, "stream_options").items():
+        if option != "include_usage" and value:
+            losses.drop(f"stream_options.{option}")
+    caps = [cap for field in CAP_FIELDS if (cap := fields.integer(body, field, minimum=1)) is not None]
+    tools = tuple(_read_tool(tool, f"tools[{at}]", losses) for at, tool in enumerate(fields.items(body, "tools")))
+    user, identifier = fields.text(body, "user"), fields.text(body, "safety_identifier")
+    if user is not None and identifier is not None:
+        losses.drop("safety_identifier")
+    return Prompt(
+        turns=tuple(_read_turn(message, f"messages[{at}]", losses) for at, message in enumerate(fields.messages(body))),
+        stream=fields.boolean(body, "stream"),
+        max_output_tokens=min(caps, default=None),
+        stop=_read_stop(body),
+        tools=tools,
+        tool_choice=_read_tool_choice(body) if tools else None,
+        parallel_tool_calls=fields.optional_boolean(body, "parallel_tool_calls") if tools else None,
+        format=_read_format(body),
+        thinking=_read_thinking(body),
+        n=fields.integer(body, "n", minimum=1, maximum=MAX_CHOICES) or 1,
+        logprobs=fields.boolean(body, "logprobs"),
+        top_logprobs=fields.integer(body, "top_logprobs", minimum=0) or None,
+        logit_bias=fields.mapping(body, "logit_bias") or None,
+        temperature=fields.number(body, "temperature"),
+        top_p=fields.number(body, "top_p"),
+        top_k=fields.integer(body, "top_k", minimum=-1),
+        presence_penalty=fields.number(body, "presence_penalty"),
+        frequency_penalty=fields.number(body, "frequency_penalty"),
+        seed=fields.integer(body, "seed"),
+        service_tier=_read_tier(body, losses),
+        user=identifier if user is None else user,
+        verbosity=fields.text(body, "verbosity"),
+    )
+
+
+def _read_turn(message: Body, where: str, losses: Losses) -> Turn:
+    match message["role"]:
+        case "system" | "developer":
+            return Turn("system", _read_content(message, where, losses), where)
+        case "user":
+            return Turn("user", _read_content(message, where, losses), where)
+        case "assistant":
+            return Turn("assistant", _read_assistant(message, where, losses), where)
+        case "tool":
+            return Turn("user", (_read_result(message, where, losses),), where)
+        case _:
+            raise NotCarried(f"{where}.role")
+
+
+def _lose_fields(message: Body, known: frozenset[str], where: str, losses: Losses) -> None:
+    for field, value in message.items():
+        if field not in known and value is not None and value != []:
+            if field in _REFUSED_IN_MESSAGE:
+                raise NotCarried(f"{where}.{field}")
+            losses.drop(f"{where}.{field}")
+
+
+_MESSAGE_FIELDS = frozenset({"role", "content", "cache_control"})
+_RESULT_FIELDS = _MESSAGE_FIELDS | {"tool_call_id", "name"}
+
+_ASSISTANT_FIELDS = _MESSAGE_FIELDS | {
+    "tool_calls",
+    "refusal",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+}
+
+
+def _read_content(message: Body, where: str, losses: Losses) -> tuple[Part, ...]:
+    _lose_fields(message, _MESSAGE_FIELDS, where, losses)
+    return _read_parts(message, where, losses)
+
+
+def _read_parts(message: Body, where: str, losses: Losses) -> tuple[Part, ...]:
+    content, where = message.get("content"), f"{where}.content"
+    if content is None:
+        return ()
+    if isinstance(content, str):
+        return (Text(text=content, cache=_read_cache(message), path=where),)
+    if not isinstance(content, list):
+        raise fields.wrong_type(where, "a string or a list of parts", content)
+    parts = [_read_part(part, f"{where}[{at}]", losses) for at, part in enumerate(content)]
+    if parts and (cache := _read_cache(message)) is not None:
+        parts[-1] = msgspec.structs.replace(parts[-1], cache=cache)
+    return tuple(parts)
+
+
+def _read_part(part: object, where: str, losses: Losses) -> Part:
+    if not isinstance(part, dict):
+        raise fields.wrong_type(where, "an object", part)
+    kind = part.get("type")
+    read = _PART_READERS.get(kind) if isinstance(kind, str) else None
+    if read is None:
+        raise NotCarried(f"{where}.type")
+    for field, value in part.items():
+        if field not in ("type", kind, "cache_control", "prompt_cache_breakpoint") and value is not None:
+            losses.drop(f"{where}.{field}")
+    return read(part, where, losses)
+
+
+def _read_text(part: Body, where: str, losses: Losses) -> Text:
+    return Text(text=_required(part, "text", where), cache=_read_cache(part), path=where)
+
+
+def _read_refused(part: Body, where: str, losses: Losses) -> Refused:
+    return Refused(text=_required(part, "refusal", where), path=where)
+
+
+def _read_image(part: Body, where: str, losses: Losses) -> Image:
+    given = part.get("image_url")
+    image = {"url": given} if isinstance(given, str) else fields.mapping(part, "image_url", path=f"{where}.image_url")
+    url = _required(image, "url", f"{where}.image_url")
+    cache, detail = _read_cache(part), fields.text(image, "detail", path=f"{where}.image_url.detail")
+    detail = None if detail == "auto" else detail
+    if (data := _data_url(url)) is not None:
+        return Image(data=data[1], media_type=data[0], detail=detail, cache=cache, path=where)
+    return Image(url=url, detail=detail, cache=cache, path=where)
+
+
+def _read_file(part: Body, where: str, losses: Losses) -> Document:
+    file = fields.mapping(part, "file", path=f"{where}.file")
+    if file.get("file_id") is not None:  # it lies at one provider
+        raise NotCarried(f"{where}.file.file_id")
+    content = _required(file, "file_data", f"{where}.file")
+    title, cache = fields.text(file, "filename", path=f"{where}.file.filename"), _read_cache(part)
+    if content.startswith(("http://", "https://")):
+        return Document(url=content, name=title, cache=cache, path=where)
+    media_type, data = _data_url(content) or ("application/pdf", content)
+    return Document(data=data, media_type=media_type, name=title, cache=cache, path=where)
+
+
+def _read_audio(part: Body, where: str, losses: Losses) -> Audio:
+    audio, inside = fields.mapping(part, "input_audio", path=f"{where}.input_audio"), f"{where}.input_audio"
+    return Audio(data=_required(audio, "data", inside), format=_required(audio, "format", inside), path=where)
+
+
+_PART_READERS: Mapping[str, Callable[[Body, str, Losses], Part]] = {
+    "text": _read_text,
+    "refusal": _read_refused,
+    "image_url": _read_image,
+    "file": _read_file,
+    "input_audio": _read_audio,
+}
+
+
+def _data_url(url: str) -> tuple[str, str] | None:
+    """Media type and base64 of a `data:` URL (RFC 2397), None if it is none."""
+    head, comma, data = url.partition(",")
+    if not head.startswith("data:") or not comma or not head.endswith(";base64"):
+        return None
+    return head.removeprefix("data:").partition(";")[0], data
+
+
+def _required(body: Body, field: str, where: str) -> str:
+    value = fields.text(body, field, path=f"{where}.{field}")
+    if value is None:
+        raise fields.missing(f"{where}.{field}")
+    return value
+
+
+def _read_cache(holder: Body) -> Cache | None:
+    """A marker as OpenRouter and LiteLLM take it from Anthropic, or as OpenAI writes it."""
+    for field in ("cache_control", "prompt_cache_breakpoint"):
+        if isinstance(marker := holder.get(field), dict):
+            ttl = marker.get("ttl")
+            return Cache(ttl if ttl in ("5m", "30m", "1h", "12h", "24h") else None)
+    return None
+
+
+def _read_result(message: Body, where: str, losses: Losses) -> ToolResult:
+    _lose_fields(message, _RESULT_FIELDS, where, losses)
+    parts: list[ResultPart] = []
+    for part in _read_parts(message, where, losses):
+        if not isinstance(part, ResultPart):
+            raise NotCarried(part.path)
+        parts.append(part)
+    name = fields.text(message, "name", path=f"{where}.name")
+    return ToolResult(call_id=_required(message, "tool_call_id", where), name=name, parts=tuple(parts), path=where)
+
+
+def _read_assistant(message: Body, where: str, losses: Losses) -> tuple[Part, ...]:
+    _lose_fields(message, _ASSISTANT_FIELDS, where, losses)
+    parts: list[Part] = [*_read_thoughts(message, where, losses), *_read_parts(message, where, losses)]
+    refusal = fields.text(message, "refusal", path=f"{where}.refusal")
+    if refusal:
+        parts.append(Refused(text=refusal, path=f"{where}.refusal"))
+    for at, call in enumerate(fields.items(message, "tool_calls", path=f"{where}.tool_calls")):
+        parts.append(_read_call(call, f"{where}.tool_calls[{at}]"))
+    return tuple(parts)
+
+
+def _read_call(call: object, where: str) -> ToolCall:
+    if not isinstance(call, dict):
+        raise fields.wrong_type(where, "an object", call)
+    if call.get("type", "function") != "function":
+        raise NotCarried(f"{where}.type")
+    function = fields.mapping(call, "function", path=f"{where}.function")
+    signature = google_signature(call)
+    return ToolCall(
+        id=_required(call, "id", where),
+        name=_required(function, "name", f"{where}.function"),
+        arguments=fields.text(function, "arguments", path=f"{where}.function.arguments") or "",
+        signature=signature,
+        origin=None if signature is None else "google",
+        path=where,
+    )
+
+
+def google_signature(call: Body) -> str | None:
+    extra = call.get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) and signature else None
+
+
+def _read_thoughts(message: Body, where: str, losses: Losses) -> list[Reasoning]:
+    details = message.get("reasoning_details")
+    if isinstance(details, list) and details:
+        thoughts = []
+        for at, detail in enumerate(details):
+            here = f"{where}.reasoning_details[{at}]"
+            thought = _read_detail(detail)
+            if thought is None:
+                losses.drop(here)
+            else:
+                thoughts.append(msgspec.structs.replace(thought, path=here))
+        return thoughts
+    for field in ("reasoning_content", "reasoning"):
+        if text := fields.text(message, field, path=f"{where}.{field}"):
+            return [Reasoning(text=text, path=f"{where}.{field}")]
+    return []
+
+
+def _read_detail(detail: object) -> Reasoning | None:
+    """An entry of `reasoning_details`; None where nobody could make anything of it."""
+    if not isinstance(detail, dict):
+        return None
+    kind, format = detail.get("type"), detail.get("format")
+    origin = FORMATS.get(format) if isinstance(format, str) else None
+    if kind == "reasoning.encrypted":
+        data = detail.get("data")
+        return Reasoning(redacted=data, origin=origin) if isinstance(data, str) and origin is not None else None
+    text, signature = detail.get("text" if kind == "reasoning.text" else "summary"), detail.get("signature")
+    signature = signature if isinstance(signature, str) and signature and origin is not None else None
+    text = text if isinstance(text, str) else ""
+    if not text and signature is None:
+        return None
+    return Reasoning(text=text, signature=signature, origin=origin if signature is not None else None)
+
+
+def _read_tool(tool: object, where: str, losses: Losses) -> Tool:
+    if not isinstance(tool, dict):
+        raise fields.wrong_type(where, "an object", tool)
+    if tool.get("type", "function") != "function":
+        raise NotCarried(f"{where}.type")
+    inside = f"{where}.function"
+    function = fields.mapping(tool, "function", path=inside)
+    for field, value in function.items():
+        if field not in ("name", "description", "parameters", "strict", "cache_control") and value is not None:
+            losses.drop(f"{inside}.{field}")
+    return Tool(
+        name=_required(function, "name", inside),
+        description=fields.text(function, "description", path=f"{inside}.description"),
+        schema=fields.mapping(function, "parameters", path=f"{inside}.parameters") or None,
+        strict=fields.optional_boolean(function, "strict", path=f"{inside}.strict"),
+        cache=_read_cache(tool) or _read_cache(function),
+        path=where,
+    )
+
+
+def _read_tool_choice(body: Body) -> ToolChoice | None:
+    choice = body.get("tool_choice")
+    if choice is None:
+        return None
+    if isinstance(choice, str) and choice in CHOICE_MODES:
+        return CHOICE_MODES[choice]
+    if not isinstance(choice, dict):
+        raise fields.invalid("tool_choice", f"must be one of {', '.join(CHOICE_MODES)}, or an object")
+    if choice.get("type") == "function":
+        function = fields.mapping(choice, "function", path="tool_choice.function")
+        return ToolChoice("required", (_required(function, "name", "tool_choice.function"),))
+    if choice.get("type") == "allowed_tools":
+        allowed = fields.mapping(choice, "allowed_tools", path="tool_choice.allowed_tools")
+        named = fields.items(allowed, "tools", path="tool_choice.allowed_tools.tools")
+        functions = [tool.get("function") for tool in named if isinstance(tool, dict)]
+        names = tuple(str(function.get("name")) for function in functions if isinstance(function, dict))
+        return ToolChoice("required" if allowed.get("mode") == "required" else "auto", names)
+    raise NotCarried("tool_choice")
+
+
+def _read_format(body: Body) -> Format | None:
+    given = fields.mapping(body, "response_format")
+    match given.get("type"):
+        case None | "text":
+            return None
+        case "json_object":
+            return Format()
+        case "json_schema":
+            where = "response_format.json_schema"
+            schema = fields.mapping(given, "json_schema", path=where)
+            return Format(
+                schema=fields.mapping(schema, "schema", path=f"{where}.schema"),
+                name=fields.text(schema, "name", path=f"{where}.name"),
+                description=fields.text(schema, "description", path=f"{where}.description"),
+                strict=fields.optional_boolean(schema, "strict", path=f"{where}.strict"),
+            )
+        case _:
+            raise NotCarried("response_format.type")
+
+
+def _read_thinking(body: Body) -> Thinking | None:
+    """OpenAI's effort, or OpenRouter's `reasoning` with effort, budget, and whether to show it."""
+    given = fields.mapping(body, "reasoning")
+    effort = fields.text(body, "reasoning_effort") or fields.text(given, "effort", path="reasoning.effort")
+    budget = fields.integer(given, "max_tokens", minimum=0, path="reasoning.max_tokens")
+    if effort is not None and effort not in EFFORTS:
+        raise fields.invalid("reasoning_effort", f"must be one of {', '.join(EFFORTS)}")
+    if effort is None and budget is None and given.get("enabled") is not True:
+        return None
+    known = next((word for word in EFFORTS if word == effort), None)
+    return Thinking(effort=known, budget_tokens=budget, visible=False if given.get("exclude") is True else None)
+
+
+def _read_tier(body: Body, losses: Losses) -> Tier | None:
+    word = fields.text(body, "service_tier")
+    if word is not None and word not in TIERS:
+        losses.drop("service_tier")
+    return TIERS.get(word or "")
+
+
+def _read_stop(body: Body) -> tuple[str, ...]:
+    stop = body.get("stop")
+    return (stop,) if isinstance(stop, str) else fields.texts(fields.items(body, "stop"), "stop")
