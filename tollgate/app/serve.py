@@ -93,7 +93,7 @@ def _greet(url: str, config: Config, data: Path) -> None:
     from_environment = bool(os.environ.get("TOLLGATE_ADMIN_KEY"))
     key = "$TOLLGATE_ADMIN_KEY" if from_environment else f"$(cat {key_file})"
     where = "TOLLGATE_ADMIN_KEY of the environment" if from_environment else str(key_file)
-    model = "sandbox" if "sandbox" in config.providers else next(iter(config.providers.values())).models[0]
+    model = _example_model(config)
     print(
         f"tollgate is ready at {url}\n"
         f"  log        {config.log.broker}\n"
@@ -107,6 +107,14 @@ def _greet(url: str, config: Config, data: Path) -> None:
         f"""    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
         flush=True,
     )
+
+
+def _example_model(config: Config) -> str:
+    """One that is served for certain, if there is one: a name rather than a pattern."""
+    if "sandbox" in config.providers:
+        return "sandbox"
+    listed = [model for provider in config.providers.values() for model in provider.models]
+    return next((model for model in listed if not set(model) & set("*?[")), listed[0])
 
 
 def _die(reason: str) -> None:
