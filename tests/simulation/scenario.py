@@ -10,7 +10,6 @@ from tests.simulation.provider import Manners
 from tollgate.events import Limits
 from tollgate.failpoints import NAMES
 
-MINUTE_MS = 60_000
 ORDINARY_DAY_MS = 1_794_000_000_000  # 2026-11-06
 MONTH_END_MS = 1_796_083_200_000  # 2026-12-01, 00:00 UTC
 
