@@ -250,7 +250,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     def quirks(self) -> Quirks:
         """How its API departs from the protocol."""
         own_api = self.base_url == BASE_URLS["openai"]
-        return Quirks(cap_field="max_completion_tokens" if own_api else "max_tokens")
+        return Quirks(cap_field="max_completion_tokens" if own_api else "max_tokens", strict_messages=own_api)
 
     def serves(self, model: str) -> bool:
         """Is the model, by its bare name, among those that the operator listed?"""

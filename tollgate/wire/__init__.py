@@ -58,6 +58,8 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     thinking_field: Literal["reasoning_effort", "reasoning", "thinking"] = "reasoning_effort"
     thoughts_field: Literal["", "reasoning_content", "reasoning", "reasoning_details"] = ""
     origins: frozenset[Family] = frozenset()
+    # Refuses a message with fields that it does not know, such as thoughts that a client hands back from elsewhere
+    strict_messages: bool = False
     # Tokens of thought are in the total but not among the completion's (xAI, Google's compatible endpoint)
     thoughts_outside_completion: bool = False
 

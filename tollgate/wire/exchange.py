@@ -62,9 +62,10 @@ def exchange_for(
     """
     provider = _PROVIDERS[protocol]
     stream = bool(body.get("stream"))
-    dropped: tuple[str, ...] = ()
     if dialect == protocol:
-        sent = provider.pass_on(body, model=model, max_output_tokens=max_output_tokens, quirks=quirks)
+        losses = Losses({})
+        sent = provider.pass_on(body, model=model, max_output_tokens=max_output_tokens, quirks=quirks, losses=losses)
+        dropped = losses.names
         own_headers = provider.request_headers(headers)
     else:
         sent, dropped = _translate(
@@ -83,7 +84,7 @@ def exchange_for(
         stream=stream,
     )
     if dialect == protocol:
-        return _Passage(_BOTH[dialect], body, sent, request, quirks)
+        return _Passage(_BOTH[dialect], body, sent, request, quirks, dropped)
     return _Translation(_CLIENTS[dialect], provider, body, sent, request, quirks, dropped, request_id)
 
 
@@ -140,7 +141,7 @@ class _Attempt:
         sent: Body,
         request: UpstreamRequest,
         quirks: Quirks,
-        dropped: tuple[str, ...] = (),
+        dropped: tuple[str, ...],
     ) -> None:
         self.request = request
         self.meter = Meter()
@@ -206,14 +207,23 @@ class _Attempt:
 class _Passage(_Attempt):
     """The same dialect on both sides: every event leaves in the bytes it came in, but for the one with the extras."""
 
-    def __init__(self, codec: Codec, body: Body, sent: Body, request: UpstreamRequest, quirks: Quirks) -> None:
-        super().__init__(codec, codec, body, sent, request, quirks)
+    def __init__(
+        self,
+        codec: Codec,
+        body: Body,
+        sent: Body,
+        request: UpstreamRequest,
+        quirks: Quirks,
+        dropped: tuple[str, ...],
+    ) -> None:
+        super().__init__(codec, codec, body, sent, request, quirks, dropped)
         self._open = False
         self._head: list[bytes] = []
         self._tail: list[Event] = []
         self._held_bytes = 0
 
     def final(self, extras: Extras) -> bytes:
+        extras = msgspec.structs.replace(extras, dropped=self.dropped)
         if self.request.stream:
             return b"".join(self._head + self._late) + self._client.write_tail(self._tail, self._body, extras)
         self._client.add_extras(self._answer, extras)

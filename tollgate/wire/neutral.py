@@ -135,8 +135,12 @@ class ProviderCodec(ProviderWire, Protocol):
         """What the protocol itself wants, beside content type and credentials. Names come in lower case."""
         ...
 
-    def pass_on(self, body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks) -> Body:
-        """The request of a client of the same dialect, all its fields intact but for model, cap and our own."""
+    def pass_on(self, body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks, losses: Losses) -> Body:
+        """The request of a client of the same dialect, all its fields intact but for model, cap and our own.
+
+        An earlier answer may have come from another protocol: what its translation added, and this provider would
+        refuse, is left out and named in `losses`.
+        """
         ...
 
     def scope(self, quirks: Quirks) -> Scope:
@@ -201,13 +205,18 @@ def arguments_object(arguments: str) -> Body:
 
 
 def settled(choices: tuple[Choice, ...], request_id: str) -> tuple[Choice, ...]:
-    """The choices with an id for each call that its provider gave none, and arguments for each call."""
+    """The choices with an id for each call that its provider gave none, and arguments for each call.
+
+    Raises `ProviderError` for a call that names no tool.
+    """
     number = 0
     found: list[Choice] = []
     for choice in choices:
         parts: list[Part] = []
         for part in choice.parts:
             if isinstance(part, ToolCall):
+                if not part.name:
+                    raise unreadable("a tool call has no name")
                 number += not part.id
                 id = part.id or new_call_id(request_id, number)
                 part = msgspec.structs.replace(part, id=id, arguments=part.arguments or "{}")

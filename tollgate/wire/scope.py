@@ -126,8 +126,7 @@ def fit(prompt: Prompt, scope: Scope, *, model: str, losses: Losses) -> Prompt:
 
     Results of tools get the names of their tools, for the protocols that want them.
     """
-    thinks = prompt.thinking is not None and not prompt.thinking.off
-    rules = [rule for rule in scope.rules if (thinks or not rule.thinking) and re.search(rule.models, model)]
+    rules = _rules(prompt, scope, model)
     lacking = frozenset[str]().union(*(rule.lacks for rule in rules))
     dropping = HINTS.union(scope.drops, *(rule.drops for rule in rules))
     changes: dict[str, object] = {}
@@ -159,6 +158,14 @@ def fit(prompt: Prompt, scope: Scope, *, model: str, losses: Losses) -> Prompt:
     if "cache" not in scope.part_fields and any(tool.cache for tool in prompt.tools):
         changes["tools"] = tuple(_without_cache(tool, losses) for tool in prompt.tools)
     return msgspec.structs.replace(prompt, **changes)
+
+
+def _rules(prompt: Prompt, scope: Scope, model: str) -> list[Rule]:
+    """The rules for this model; those of a model that thinks only where it can be asked to."""
+    rules = [rule for rule in scope.rules if re.search(rule.models, model)]
+    mute = "thinking" not in scope.fields or any("thinking" in rule.lacks for rule in rules)
+    thinks = prompt.thinking is not None and not prompt.thinking.off and not mute
+    return [rule for rule in rules if thinks or not rule.thinking]
 
 
 def _fit_turns(turns: Iterable[Turn], scope: Scope, losses: Losses) -> tuple[Turn, ...]:

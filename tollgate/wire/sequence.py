@@ -166,8 +166,7 @@ class _Lane:
     def _show(self, part: Streamed) -> bytes:
         self._shown = True
         held, self._held = self._held, []
-        pieces = [self._writer.more(part, delta) for delta in held if delta.text]
-        return self._writer.open(part) + b"".join(pieces)
+        return self._writer.open(part) + b"".join(self._writer.more(part, delta) for delta in held if delta.text)
 
     def _close(self) -> bytes:
         part = self._part
@@ -190,7 +189,7 @@ class _Lane:
         if self._part is None or self._part.kind != "tool_call":
             return True
         try:
-            return isinstance(orjson.loads(self._arguments), dict)
+            return self._shown and isinstance(orjson.loads(self._arguments), dict)
         except orjson.JSONDecodeError:
             return False
 

@@ -43,10 +43,8 @@ def _answer_part(block: object, meter: Meter) -> Part | None:
         case "tool_use":
             given = block.get("input")
             arguments = neutral.compact(given if isinstance(given, dict) else {})
-            name = _said(block, "name")
-            if not name:
-                raise unreadable("a tool call has no name")
-            return ToolCall(id=neutral.original_id(_said(block, "id")), name=name, arguments=arguments)
+            id = neutral.original_id(_said(block, "id"))
+            return ToolCall(id=id, name=_said(block, "name"), arguments=arguments)
         case _:
             meter.dropped.add(f"content[].{kind}" if isinstance(kind, str) else "content[]")
             return None

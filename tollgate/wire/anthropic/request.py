@@ -71,7 +71,7 @@ _SCOPE = Scope(
     rules=(
         Rule(models=_NEWEST, lacks=frozenset({"temperature", "top_p", "top_k"})),
         Rule(models=r"claude-(opus-4[-.][1-6]|sonnet-4[-.][56]|haiku-4[-.]5)", either=(("temperature", "top_p"),)),
-        Rule(models=r"claude", thinking=True, lacks=frozenset({"temperature", "top_k"})),
+        Rule(models=r"claude", thinking=True, lacks=frozenset({"temperature", "top_p", "top_k"})),
         Rule(models=_THOUGHTLESS, lacks=frozenset({"thinking"})),
         Rule(models=_FORMATLESS, lacks=frozenset({"format"})),
     ),
@@ -96,12 +96,42 @@ def auth_headers(api_key: str) -> dict[str, str]:
     return {"x-api-key": api_key}
 
 
-def pass_on(body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks) -> Body:
+def pass_on(body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks, losses: Losses) -> Body:
+    """Thoughts that other families' models had, and that this client was given as blocks, would be refused."""
     sent = {field: value for field, value in body.items() if field not in fields.EXTENSION_FIELDS}
     sent["model"] = model
     if max_output_tokens is not None:
         sent["max_tokens"] = max_output_tokens
+    if any(_is_foreign(block) for message in body["messages"] for block in _blocks(message)):
+        losses.drop("messages[].content[].thinking")
+        sent["messages"] = [kept for message in body["messages"] if (kept := _without_foreign(message)) is not None]
+        thinking = body.get("thinking")
+        if isinstance(thinking, dict) and thinking.get("type") == "enabled":  # it would miss the thoughts before calls
+            losses.drop("thinking")
+            del sent["thinking"]
     return sent
+
+
+def _blocks(message: Body) -> list[object]:
+    content = message.get("content")
+    return content if message.get("role") == "assistant" and isinstance(content, list) else []
+
+
+def _is_foreign(block: object) -> bool:
+    """A thought that Claude has not signed."""
+    if not isinstance(block, dict) or block.get("type") not in ("thinking", "redacted_thinking"):
+        return False
+    signature = block.get("signature" if block["type"] == "thinking" else "data")
+    return not signature or (isinstance(signature, str) and neutral.untagged(signature, HOME)[1] != HOME)
+
+
+def _without_foreign(message: Body) -> Body | None:
+    """None where nothing else was said."""
+    blocks = _blocks(message)
+    kept = [block for block in blocks if not _is_foreign(block)]
+    if len(kept) == len(blocks):
+        return message
+    return {**message, "content": kept} if kept else None
 
 
 def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, quirks: Quirks, losses: Losses) -> Body:

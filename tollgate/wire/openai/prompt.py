@@ -313,36 +313,49 @@ def google_signature(call: Body) -> str | None:
 def _read_thoughts(message: Body, where: str, losses: Losses) -> list[Reasoning]:
     details = message.get("reasoning_details")
     if isinstance(details, list) and details:
-        thoughts = []
-        for at, detail in enumerate(details):
-            here = f"{where}.reasoning_details[{at}]"
-            thought = _read_detail(detail)
-            if thought is None:
-                losses.drop(here)
-            else:
-                thoughts.append(msgspec.structs.replace(thought, path=here))
-        return thoughts
+        here = f"{where}.reasoning_details"
+        thoughts = [_read_detail(detail, here) for detail in _joined(details)]
+        if None in thoughts:
+            losses.drop(here)
+        return [thought for thought in thoughts if thought is not None]
     for field in ("reasoning_content", "reasoning"):
         if text := fields.text(message, field, path=f"{where}.{field}"):
             return [Reasoning(text=text, path=f"{where}.{field}")]
     return []
 
 
-def _read_detail(detail: object) -> Reasoning | None:
+def _joined(details: list[object]) -> list[Body]:
+    """The entries, without those that are none; fragments of a stream, which a client may hand back as they came, are
+    put together by their type and index."""
+    joined: dict[object, Body] = {}
+    for at, detail in enumerate(details):
+        if not isinstance(detail, dict):
+            continue
+        index = detail.get("index")
+        key = (str(detail.get("type")), index) if isinstance(index, int) else at
+        before = joined.setdefault(key, {})
+        for field, value in detail.items():
+            old = before.get(field)
+            grows = field in ("text", "summary") and isinstance(old, str) and isinstance(value, str)
+            before[field] = old + value if grows else value if value is not None else old
+    return list(joined.values())
+
+
+def _read_detail(detail: Body, where: str) -> Reasoning | None:
     """An entry of `reasoning_details`; None where nobody could make anything of it."""
-    if not isinstance(detail, dict):
-        return None
     kind, format = detail.get("type"), detail.get("format")
     origin = FORMATS.get(format) if isinstance(format, str) else None
     if kind == "reasoning.encrypted":
         data = detail.get("data")
-        return Reasoning(redacted=data, origin=origin) if isinstance(data, str) and origin is not None else None
+        if not isinstance(data, str) or origin is None:
+            return None
+        return Reasoning(redacted=data, origin=origin, path=where)
     text, signature = detail.get("text" if kind == "reasoning.text" else "summary"), detail.get("signature")
     signature = signature if isinstance(signature, str) and signature and origin is not None else None
     text = text if isinstance(text, str) else ""
     if not text and signature is None:
         return None
-    return Reasoning(text=text, signature=signature, origin=origin if signature is not None else None)
+    return Reasoning(text=text, signature=signature, origin=origin if signature is not None else None, path=where)
 
 
 def _read_tool(tool: object, where: str, losses: Losses) -> Tool:

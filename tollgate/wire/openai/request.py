@@ -102,15 +102,39 @@ def auth_headers(api_key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {api_key}"}
 
 
-def pass_on(body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks) -> Body:
+def pass_on(body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks, losses: Losses) -> Body:
     sent = {field: value for field, value in body.items() if field not in fields.EXTENSION_FIELDS}
     sent["model"] = model
+    if quirks.strict_messages:
+        sent["messages"] = [_without_thoughts(message, losses) for message in body["messages"]]
     if max_output_tokens is not None:
         named = [field for field in CAP_FIELDS if body.get(field) is not None] or [quirks.cap_field]
         sent.update(dict.fromkeys(named, max_output_tokens))
     if body.get("stream"):
         _ask_for_usage(sent)
     return sent
+
+
+_THOUGHTS_FIELDS = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
+
+
+def _without_thoughts(message: Body, losses: Losses) -> Body:
+    """A message of the assistant without what compatible servers keep in it."""
+    if message["role"] != "assistant":
+        return message
+    kept = {field: value for field, value in message.items() if field not in _THOUGHTS_FIELDS}
+    for field in message.keys() - kept.keys():
+        losses.drop(f"messages[].{field}")
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and any(isinstance(call, dict) and "extra_content" in call for call in calls):
+        losses.drop("messages[].tool_calls[].extra_content")
+        kept["tool_calls"] = [
+            {field: value for field, value in call.items() if field != "extra_content"}
+            if isinstance(call, dict)
+            else call
+            for call in calls
+        ]
+    return kept
 
 
 def _ask_for_usage(sent: Body) -> None:
