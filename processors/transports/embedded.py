@@ -14,7 +14,7 @@ from faust.assignor.client_assignment import ClientAssignment
 from faust.transport import base
 from faust.transport.drivers import TRANSPORTS
 from faust.types import TP, ConsumerMessage, HeadersArg, RecordMetadata
-from mode import Service, ServiceT
+from mode import ServiceT
 
 from tollgate.log import Headers, Position, Record
 from tollgate.log.embedded import EmbeddedLog
@@ -98,7 +98,8 @@ class Producer(base.Producer):
 
 
 class Consumer(SafeCommit, OwnedPartitions):
-    """Reads every partition of the topics subscribed to, in one plain loop.
+    """Reads every partition of the topics subscribed to, in one plain loop, and records before they are durable: what
+    comes of an event takes effect only when a record that was appended after it is durable, and then so is the event.
 
     Faust's own loop makes two tasks for each message, so that a rebalance can cut a delivery short. Here nobody
     else can want the partitions: they are assigned once, at the start.
@@ -109,6 +110,7 @@ class Consumer(SafeCommit, OwnedPartitions):
         self._event_log: EmbeddedLog = self.app.event_log
         self._group = str(self.app.conf.id)
         self._positions: dict[TP, int] = {}
+        self._fresh: set[TP] = set()  # what may have records beyond its position
         self._wake = asyncio.Event()
 
     async def subscribe(self, topics: Iterable[str]) -> None:
@@ -124,28 +126,28 @@ class Consumer(SafeCommit, OwnedPartitions):
         partitions = {topic: list(range(self._event_log.partitions(topic))) for topic in topics}
         assigned = {TP(topic, number) for topic, numbers in partitions.items() for number in numbers}
         self._positions = dict.fromkeys(assigned, 0)
+        self._fresh = set(assigned)
+        for topic in topics - app.tables.changelog_topics:
+            self._event_log.listen(topic, partial(self._note, topic))
         assignor = app.assignor
         assignor._assignment = ClientAssignment(actives=partitions, standbys={})
         assignor._active_tps, assignor._standby_tps = assigned, set()
         app.consumer_generation_id += 1
         await self.on_partitions_assigned(assigned, app.consumer_generation_id)
 
-    @Service.task
-    async def _watch_for_news(self) -> None:
-        news = self._event_log.news
-        while not self.should_stop:
-            news = await self._event_log.wait_news(news)
-            self._wake.set()
+    def _note(self, topic: str, partition: int) -> None:
+        self._fresh.add(TP(topic, partition))
+        self._wake.set()
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         try:
             while not (self.should_stop or fetcher.should_stop):
                 self._wake.clear()
-                delivered = False
-                for tp in tuple(self._active_partitions):
+                more = False
+                for tp in self._fresh & self._active_partitions:
                     if self.flow_active:
-                        delivered |= await self._take_turn(tp)
-                if delivered:
+                        more |= await self._take_turn(tp)
+                if more:
                     await asyncio.sleep(0)
                 else:
                     await self._wake.wait()
@@ -154,20 +156,20 @@ class Consumer(SafeCommit, OwnedPartitions):
                 raise
 
     async def _take_turn(self, tp: TP) -> bool:
-        """Deliver what `tp` has, up to a turn's share; False if it had nothing."""
+        """Deliver what `tp` has, up to a turn's share; False when there is nothing more to deliver."""
         position = self._positions[tp]
-        end = self._event_log.end(tp.topic, tp.partition)
-        if position >= end:
-            return False
         records = self._event_log.tail(tp.topic, tp.partition, position, TURN_RECORDS)
         if records is None:
-            records = await self._read(tp, position, end)
+            records = await self._read(tp, position, self.highwater(tp))
         for record in records:
             if not (self.flow_active and tp in self._active_partitions and self._positions[tp] == position):
                 return True
             self._positions[tp] = position = record.offset + 1
             await self.callback(self._to_message(tp, record))
-        return True
+        if self._positions[tp] < self._event_log.taken(tp.topic, tp.partition):
+            return True
+        self._fresh.discard(tp)
+        return False
 
     async def _read(self, tp: TP, position: int, end: int) -> list[Record]:
         """The next batch from the disk."""
@@ -213,7 +215,7 @@ class Consumer(SafeCommit, OwnedPartitions):
     async def _seek(self, partition: TP, offset: int) -> None:
         # To recover, Faust seeks to the record before the one that it wants.
         self._positions[partition] = max(offset, self._event_log.start(partition.topic, partition.partition))
-        self._wake.set()
+        self._note(partition.topic, partition.partition)
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
         for tp, offset in partitions.items():
@@ -230,7 +232,9 @@ class Consumer(SafeCommit, OwnedPartitions):
         return offsets
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        await self._event_log.commit_offsets(self._group, {(tp.topic, tp.partition): offsets[tp] for tp in offsets})
+        # An event may be done with before it is durable: a request that nobody waits for any more.
+        durable = {(tp.topic, tp.partition): min(offset, self.highwater(tp)) for tp, offset in offsets.items()}
+        await self._event_log.commit_offsets(self._group, durable)
         return True
 
     def assignment(self) -> set[TP]:

@@ -162,15 +162,52 @@ async def test_a_failed_offset_commit_ends_the_log_too(tmp_path: Path, monkeypat
     await log.close()
 
 
-async def test_a_record_is_invisible_until_it_is_durable(tmp_path: Path) -> None:
+async def test_a_record_is_invisible_to_readers_until_it_is_durable(tmp_path: Path) -> None:
     log = await EmbeddedLog.open(tmp_path, declare("t"))
     appended = log.append("t", b"k", b"v")
     assert log.end("t", 0) == 0
-    assert log.tail("t", 0, 0, 10) == []
+    assert await read(log, "t", 0) == []
     position = await appended
     assert log.end("t", 0) == 1
-    assert [record.offset for record in log.tail("t", 0, 0, 10) or ()] == [position.offset]
+    assert [record.offset for record in await read(log, "t", 0)] == [position.offset]
     await log.close()
+
+
+async def test_a_listener_has_a_record_at_once_and_its_answer_becomes_durable_with_it(tmp_path: Path) -> None:
+    topics = declare("cause").topics | declare("effect").topics
+    log = await EmbeddedLog.open(tmp_path, Topics(topics=topics))
+    heard = asyncio.Event()
+    log.listen("cause", lambda partition: heard.set())
+    seen = log.news
+
+    cause = log.append("cause", b"k", b"v")
+    await heard.wait()
+    assert (log.end("cause", 0), log.taken("cause", 0)) == (0, 1)
+    assert [record.value for record in log.tail("cause", 0, 0, 10) or ()] == [b"v"]
+    await log.append("effect", b"k", b"v")
+
+    assert cause.done() and log.news == seen + 1
+    await log.close()
+
+
+async def test_what_somebody_listens_to_is_written_though_nothing_comes_of_it(tmp_path: Path) -> None:
+    log = await EmbeddedLog.open(tmp_path, declare("t"))
+    log.listen("t", lambda partition: None)
+    await log.append("t", b"k", b"1")
+    await log.append("t", b"k", b"2")
+    assert [record.value for record in await read(log, "t", 0)] == [b"1", b"2"]
+    await log.close()
+
+
+async def test_a_closing_log_writes_what_waits_for_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "LINGER_S", 3600)
+    log = await EmbeddedLog.open(tmp_path, declare("t"))
+    log.listen("t", lambda partition: None)
+    waiting = log.append("t", b"k", b"v")
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await log.close()
+    assert waiting.done()
 
 
 async def test_appends_of_one_turn_are_one_transaction(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """The embedded log: one process, one SQLite database, group commit.
 
 The appends of one turn of the event loop become one transaction in a writer thread; while it runs, the next
-group gathers. Offsets and timestamps are given on the loop, so the thread only writes. What is durable moves into
-a bounded tail in memory, from where readers near the end are served without touching the disk.
+group gathers. Offsets and timestamps are given on the loop, so the thread only writes. A bounded tail is kept in
+memory, from where readers near the end are served without touching the disk.
+
+Groups become durable in the order of their appends, so whatever depends on a record and is appended after it cannot
+outlive it. A reader in this process that answers records by appends may therefore `listen` to a topic and have its
+records before they are durable: cause and effect then share one group, and one wait for the disk.
 """
 
 import asyncio
@@ -39,6 +43,8 @@ READ_BYTES = 4 << 20
 EXPIRE_ROWS = 250
 EXPIRE_BYTES = 8 << 20
 EXPIRE_STEPS = 20
+# How long a record that somebody listens to waits for what is appended because of it.
+LINGER_S = 0.005
 # How often a reader of another process's log looks for news.
 POLL_S = 0.2
 
@@ -255,6 +261,9 @@ class EmbeddedLog(EmbeddedReader):
         self._values: list[object] = []
         self._writing: list[_Entry] = []
         self._flush_is_due = False
+        self._lingers = True  # the group holds nothing but records that may wait
+        self._linger_ends: asyncio.TimerHandle | None = None
+        self._listeners: dict[str, Callable[[int], None]] = {}
         self._queued_records = 0
         self._queued_bytes = 0
         # Every record in memory, oldest first, as the partition in whose tail it is, with its weight.
@@ -329,21 +338,41 @@ class EmbeddedLog(EmbeddedReader):
         record = Record(topic, target.number, offset, timestamp_ms, key, value, headers)
         self._gathering.append((future, target, record, weight))
         self._values += (target.base + offset, timestamp_ms, key, value, packed)
+        target.tail.append(record)
+        listener = self._listeners.get(topic)
+        if listener is not None:
+            listener(target.number)
+            if self._linger_ends is None:
+                self._linger_ends = self._loop.call_later(LINGER_S, self._end_linger)
+            return future
+        self._lingers = False
         if not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
         return future
 
+    def listen(self, topic: str, listener: Callable[[int], None]) -> None:
+        """Call `listener(partition)` at each append to the topic from now on; `tail` has it before it is durable.
+
+        For a reader in this process that holds back every effect of a record until something that it appended
+        after it is durable. One listener per topic. Such a record waits up to `LINGER_S` for other appends.
+        """
+        self._listeners[topic] = listener
+
     def end(self, topic: str, partition: int) -> int:
         """The offset that the next durable record would get."""
         return self._partition(topic, partition).end
+
+    def taken(self, topic: str, partition: int) -> int:
+        """The offset that the next append will get; what lies from `end` to there is not durable yet."""
+        return self._partition(topic, partition).next
 
     def start(self, topic: str, partition: int) -> int:
         """The oldest offset that retention has kept."""
         return self._partition(topic, partition).start
 
     def tail(self, topic: str, partition: int, offset: int, limit: int) -> list[Record] | None:
-        """Up to `limit` durable records from `offset` on, if memory has them; None: `scan` must read the disk."""
+        """Up to `limit` records from `offset` on, durable or not yet; None: `scan` must read them from the disk."""
         return _from_tail(self._partition(topic, partition), offset, limit)
 
     async def wait_news(self, seen: int) -> int:
@@ -385,6 +414,7 @@ class EmbeddedLog(EmbeddedReader):
             self._refusal = LogUnavailable("the log is closed")
         if self._queued_records and not self.failed.done():
             self._drained = self._loop.create_future()
+            self._end_linger()
             await self._drained
         self._announce()
         await super().close()
@@ -403,11 +433,20 @@ class EmbeddedLog(EmbeddedReader):
     def _flush(self) -> None:
         """Hand what has gathered to the writer; while it is busy, its end does so."""
         self._flush_is_due = False
-        if self._writing or not self._gathering or self.failed.done():
+        if self._writing or self._lingers or self.failed.done():
             return
+        self._lingers = True
         self._writing, self._gathering = self._gathering, []
         values, self._values = self._values, []
         self._writes.post(partial(self._writer_storage.append, values, len(self._writing)), self._written)
+
+    def _end_linger(self) -> None:
+        """Have what has gathered written, though nothing that it waited for was appended."""
+        if self._linger_ends is not None:
+            self._linger_ends.cancel()
+            self._linger_ends = None
+        self._lingers = not self._gathering
+        self._flush()
 
     def _written(self, _: None, error: Exception | None) -> None:
         if error is not None:
@@ -417,7 +456,6 @@ class EmbeddedLog(EmbeddedReader):
         self._flush()
         for future, partition, record, weight in written:
             partition.end = record.offset + 1
-            partition.tail.append(record)
             self._tail_order.append((partition, weight))
             self._tail_bytes += weight
             self._queued_bytes -= weight
@@ -524,7 +562,7 @@ class EmbeddedLog(EmbeddedReader):
 
 
 def _from_tail(partition: _Partition, offset: int, limit: int) -> list[Record] | None:
-    if offset >= partition.end:
+    if offset >= partition.next:
         return []
     tail = partition.tail
     if not tail or offset < tail[0].offset:
