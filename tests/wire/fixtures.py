@@ -59,6 +59,8 @@ def data(payload: Any) -> bytes:
     return b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
+CLAUDE = "anthropic-claude-v1"
+
 OPENAI_USAGE = {
     "prompt_tokens": 20,
     "completion_tokens": 12,
@@ -78,17 +80,22 @@ STOP = chunk({}, "stop", usage=None)
 USAGE = chunk(usage=OPENAI_USAGE)
 DONE = b"data: [DONE]\n\n"
 
+
+def call(index: Any, arguments: str = "", **more: Any) -> bytes:
+    """A fragment of a tool call; `id` and `name` come with the first one."""
+    function = {"arguments": arguments} | ({"name": more.pop("name")} if "name" in more else {})
+    fields = {} if index is None else {"index": index}
+    return chunk({"tool_calls": [{**fields, **more, "function": function}]})
+
+
 TOOL_DELTAS = (
-    chunk(
-        {
-            "tool_calls": [
-                {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
-            ]
-        }
-    ),
-    chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"city":'}}]}),
-    chunk({"tool_calls": [{"index": 0, "function": {"arguments": '"Paris"}'}}]}),
+    call(0, "", id="call_1", type="function", name="weather"),
+    call(0, '{"city":'),
+    call(0, '"Paris"}'),
 )
+SECOND_CALL = (call(1, "", id="call_2", type="function", name="weather"), call(1, '{"city":"Rome"}'))
+CALLED = chunk({}, "tool_calls") + USAGE + DONE
+
 
 OPENAI_STREAMS: dict[str, bytes] = {
     "plain": ROLE + HELLO + WORLD + STOP + USAGE + DONE,
@@ -104,9 +111,59 @@ OPENAI_STREAMS: dict[str, bytes] = {
     "finish twice, then usage": ROLE + HELLO + STOP + chunk({"content": ""}, "stop", usage=OPENAI_USAGE) + DONE,
     "all in one chunk": chunk({"role": "assistant", "content": "Hello"}, "stop", usage=OPENAI_USAGE) + DONE,
     "empty answer": ROLE + STOP + USAGE + DONE,
+    "tool call": ROLE + b"".join(TOOL_DELTAS) + CALLED,
+    "text and two calls": ROLE + HELLO + b"".join(TOOL_DELTAS) + b"".join(SECOND_CALL) + CALLED,
+    "calls mixed": ROLE + TOOL_DELTAS[0] + SECOND_CALL[0] + TOOL_DELTAS[1] + SECOND_CALL[1] + TOOL_DELTAS[2] + CALLED,
+    "calls whole and without index": ROLE
+    + call(None, '{"city":"Paris"}', id="call_1", name="weather")
+    + call(None, '{"city":"Rome"}', id="call_2", name="weather")
+    + CALLED,
+    "calls that are all number 0": ROLE
+    + call(0, '{"city":"Paris"}', id="call_1", name="weather")
+    + call(0, '{"city":"Rome"}', id="call_2", name="weather")
+    + CALLED,
+    "call whose name comes last": ROLE
+    + call(0, '{"city":')
+    + call(0, '"Paris"}', id="call_1", name="weather")
+    + CALLED,
+    "call without id or arguments": ROLE + call(0, "", name="now") + chunk({}, "stop") + DONE,
+    "call with a signature": ROLE
+    + call(0, "{}", id="call_1", name="now", extra_content={"google": {"thought_signature": "Zm9v"}})
+    + CALLED,
+    "old function call": ROLE
+    + chunk({"function_call": {"name": "weather", "arguments": ""}})
+    + chunk({"function_call": {"arguments": '{"city":"Paris"}'}})
+    + chunk({}, "function_call")
+    + DONE,
+    "thoughts": ROLE + chunk({"reasoning_content": "Hm"}) + chunk({"reasoning_content": "."}) + HELLO + STOP + DONE,
+    "thoughts twice": ROLE
+    + chunk({"reasoning": "Hm.", "reasoning_details": [{"type": "reasoning.text", "text": "Hm.", "index": 0}]})
+    + HELLO
+    + STOP
+    + DONE,
+    "signed thoughts": ROLE
+    + chunk({"reasoning_details": [{"type": "reasoning.text", "text": "Hm.", "format": CLAUDE, "index": 0}]})
+    + chunk({"reasoning_details": [{"type": "reasoning.text", "signature": "c2ln", "format": CLAUDE, "index": 0}]})
+    + chunk({"reasoning_details": [{"type": "reasoning.encrypted", "data": "ZW5j", "format": CLAUDE, "index": 1}]})
+    + HELLO
+    + STOP
+    + DONE,
+    "list of content": ROLE
+    + chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]})
+    + chunk({"content": [{"type": "text", "text": "Hello"}]})
+    + STOP
+    + DONE,
+    "refusal": ROLE + chunk({"refusal": "I can't"}) + chunk({"refusal": "."}) + STOP + DONE,
+    "citations": ROLE
+    + HELLO
+    + chunk({"annotations": [{"type": "url_citation", "url_citation": {"url": "https://example.com", "title": "X"}}]})
+    + STOP
+    + DONE,
+    "usage where Groq has it": ROLE + HELLO + chunk({}, "stop", x_groq={"id": "r", "usage": OPENAI_USAGE}) + DONE,
 }
+# What servers send although the SDK's types do not know it; passed on, it stays so
+INVALID_STREAMS = frozenset({"calls whole and without index", "list of content"})
 OPENAI_ONLY_STREAMS: dict[str, bytes] = {  # what the middle does not hold
-    "tool call": ROLE + b"".join(TOOL_DELTAS) + chunk({}, "tool_calls") + USAGE + DONE,
     "an unknown field": chunk({"role": "assistant"}) + chunk({"x_new": {"deep": [1, 2.50]}}) + STOP + USAGE + DONE,
 }
 
@@ -191,6 +248,41 @@ END_TURN = message_delta(
 MESSAGE_STOP = event({"type": "message_stop"})
 TEXT = text_delta("Hello") + text_delta(" wörld 🌍")
 
+
+def block(index: int, start: Any, *deltas: Any) -> bytes:
+    """A content block from its start to its stop."""
+    return (
+        event({"type": "content_block_start", "index": index, "content_block": start})
+        + b"".join(event({"type": "content_block_delta", "index": index, "delta": delta}) for delta in deltas)
+        + event({"type": "content_block_stop", "index": index})
+    )
+
+
+def renumbered(events: bytes, index: int) -> bytes:
+    return events.replace(b'"index":0', b'"index":%d' % index)
+
+
+PARIS = block(
+    0,
+    {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}},
+    {"type": "input_json_delta", "partial_json": ""},
+    {"type": "input_json_delta", "partial_json": '{"city":'},
+    {"type": "input_json_delta", "partial_json": '"Paris"}'},
+)
+ROME = block(
+    2,
+    {"type": "tool_use", "id": "toolu_2", "name": "weather", "input": {}},
+    {"type": "input_json_delta", "partial_json": '{"city":"Rome"}'},
+)
+TOOL_USE = message_delta("tool_use", output_tokens=12) + MESSAGE_STOP
+CITATION = {
+    "type": "web_search_result_location",
+    "url": "https://example.com",
+    "title": "X",
+    "cited_text": "Hello",
+    "encrypted_index": "aW5k",
+}
+
 ANTHROPIC_STREAMS: dict[str, bytes] = {
     "plain": MESSAGE_START + TEXT_START + PING + TEXT + BLOCK_STOP + END_TURN + MESSAGE_STOP,
     "CRLF": (MESSAGE_START + TEXT_START + TEXT + BLOCK_STOP + END_TURN + MESSAGE_STOP).replace(b"\n", b"\r\n"),
@@ -221,26 +313,36 @@ ANTHROPIC_STREAMS: dict[str, bytes] = {
     + (TEXT_START + TEXT + BLOCK_STOP).replace(b'"index":0', b'"index":1')
     + END_TURN
     + MESSAGE_STOP,
+    "redacted thinking": MESSAGE_START
+    + block(0, {"type": "redacted_thinking", "data": "ZW5j"})
+    + block(1, {"type": "text", "text": ""}, {"type": "text_delta", "text": "Hello"})
+    + END_TURN
+    + MESSAGE_STOP,
+    "tool use": MESSAGE_START + PARIS + TOOL_USE,
+    "text and two tool uses": MESSAGE_START + TEXT_START + TEXT + BLOCK_STOP + renumbered(PARIS, 1) + ROME + TOOL_USE,
+    "tool use without input": MESSAGE_START
+    + block(0, {"type": "tool_use", "id": "toolu_1", "name": "now", "input": {}})
+    + TOOL_USE,
+    "tool use with its input at once": MESSAGE_START
+    + block(0, {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris"}})
+    + TOOL_USE,
+    "text in the beginning of its block": MESSAGE_START
+    + block(0, {"type": "text", "text": "Hello"}, {"type": "text_delta", "text": " there"})
+    + END_TURN
+    + MESSAGE_STOP,
+    "search and citations": MESSAGE_START
+    + block(0, {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}})
+    + block(1, {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []})
+    + block(
+        2,
+        {"type": "text", "text": ""},
+        {"type": "text_delta", "text": "Hello"},
+        {"type": "citations_delta", "citation": CITATION},
+    )
+    + END_TURN
+    + MESSAGE_STOP,
 }
 ANTHROPIC_ONLY_STREAMS: dict[str, bytes] = {
-    "tool use": MESSAGE_START
-    + event(
-        {
-            "type": "content_block_start",
-            "index": 0,
-            "content_block": {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}},
-        }
-    )
-    + event(
-        {
-            "type": "content_block_delta",
-            "index": 0,
-            "delta": {"type": "input_json_delta", "partial_json": '{"city":"Paris"}'},
-        }
-    )
-    + BLOCK_STOP
-    + message_delta("tool_use", output_tokens=12)
-    + MESSAGE_STOP,
     "an unknown event": MESSAGE_START
     + TEXT_START
     + TEXT
@@ -265,7 +367,7 @@ STREAMS: dict[Dialect, dict[str, bytes]] = {
     "openai": OPENAI_STREAMS | OPENAI_ONLY_STREAMS,
     "anthropic": ANTHROPIC_STREAMS | ANTHROPIC_ONLY_STREAMS,
 }
-TEXT_STREAMS: dict[Dialect, dict[str, bytes]] = {"openai": OPENAI_STREAMS, "anthropic": ANTHROPIC_STREAMS}
+TOLD_STREAMS: dict[Dialect, dict[str, bytes]] = {"openai": OPENAI_STREAMS, "anthropic": ANTHROPIC_STREAMS}
 UNARY: dict[Dialect, dict[str, Any]] = {"openai": OPENAI_UNARY, "anthropic": ANTHROPIC_UNARY}
 
 

@@ -22,10 +22,13 @@ def openai_said(payloads: list[Any]) -> Said:
         for choice in payload.get("choices") or []:
             if choice.get("index") not in (None, 0):
                 continue
-            message = choice.get("message" if len(payloads) == 1 else "delta") or {}
+            whole = "message" in choice and len(payloads) == 1
+            message = choice.get("message" if whole else "delta") or {}
             content = message.get("content") or ""
             if isinstance(content, list):
                 text += "".join(part["text"] for part in content if part.get("type") == "text")
+                inner = (part["thinking"] for part in content if part.get("type") == "thinking")
+                thoughts += "".join(piece["text"] for pieces in inner for piece in pieces)
             else:
                 text += content
             text += message.get("refusal") or ""
@@ -39,7 +42,7 @@ def openai_said(payloads: list[Any]) -> Said:
             for at, call in enumerate(message.get("tool_calls") or []):
                 key = call.get("index")
                 if key is None:
-                    key = at if "message" in choice else call.get("id") or last
+                    key = at if whole else call.get("id") or last
                 if call.get("id") and key in calls and calls[key][2] not in ("", call["id"]):
                     key = (key, call["id"])
                 last = key

@@ -17,6 +17,7 @@ from tests.wire.fixtures import (
     EXTRAS,
     HALVES_OF_AN_EMOJI,
     HELLO,
+    INVALID_STREAMS,
     MESSAGE_START,
     MESSAGE_STOP,
     OPENAI_UNARY,
@@ -28,7 +29,7 @@ from tests.wire.fixtures import (
     STREAMS,
     TEXT,
     TEXT_START,
-    TEXT_STREAMS,
+    TOLD_STREAMS,
     UNARY,
     USAGE,
     WORLD,
@@ -82,9 +83,9 @@ def test_a_stream_passes_the_same_however_it_is_cut(provider, name):
 
 
 @pytest.mark.parametrize("client", DIALECTS)
-@pytest.mark.parametrize(("provider", "name"), every_stream(TEXT_STREAMS))
+@pytest.mark.parametrize(("provider", "name"), every_stream(TOLD_STREAMS))
 def test_a_stream_is_translated_the_same_however_it_is_cut(client, provider, name):
-    whole = TEXT_STREAMS[provider][name]
+    whole = TOLD_STREAMS[provider][name]
 
     at_once, exchange = stream(client, provider, [whole])
 
@@ -96,20 +97,22 @@ def test_a_stream_is_translated_the_same_however_it_is_cut(client, provider, nam
 
 @pytest.mark.parametrize("asked", [{}, ASKED])
 @pytest.mark.parametrize("client", DIALECTS)
-@pytest.mark.parametrize(("provider", "name"), every_stream(TEXT_STREAMS))
+@pytest.mark.parametrize(("provider", "name"), every_stream(TOLD_STREAMS))
 def test_what_a_client_gets_satisfies_its_own_sdk(client, provider, name, asked):
-    out, _ = stream(client, provider, [TEXT_STREAMS[provider][name]], **(asked if client == "openai" else {}))
+    out, _ = stream(client, provider, [TOLD_STREAMS[provider][name]], **(asked if client == "openai" else {}))
 
-    validate_stream(client, out)
+    if client != provider or name not in INVALID_STREAMS:
+        validate_stream(client, out)
     assert events(out)[-1].data == (b"[DONE]" if client == "openai" else b'{"type":"message_stop"}')
 
 
 @pytest.mark.parametrize("client", DIALECTS)
-@pytest.mark.parametrize(("provider", "name"), every_stream(TEXT_STREAMS))
+@pytest.mark.parametrize(("provider", "name"), every_stream(TOLD_STREAMS))
 def test_every_stream_carries_the_extras_once(client, provider, name):
-    out, _ = stream(client, provider, [TEXT_STREAMS[provider][name]])
+    out, _ = stream(client, provider, [TOLD_STREAMS[provider][name]])
 
     with_extras = [payload for payload in payloads(out) if "tollgate" in payload]
+    with_extras[0]["tollgate"].pop("dropped", None)
 
     assert [{field: payload[field] for field in ADDED} for payload in with_extras] == [ADDED]
 

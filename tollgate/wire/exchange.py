@@ -276,15 +276,18 @@ class _Translation(_Attempt):
         choices = self._provider.answer_choices(self._answer, self.meter) or (Choice(parts=()),)
         self._choices = settled(choices, self._request_id)
 
+    def finish(self) -> None:
+        super().finish()
+        self._late.append(self._sequencer.end())
+
     def final(self, extras: Extras) -> bytes:
         extras = msgspec.structs.replace(extras, dropped=(*self.dropped, *sorted(self.meter.dropped)))
         if self.request.stream:
-            rest = b"".join(self._late) + self._sequencer.end()
             words = self._reader.finishes or {0: ""}
             finishes = {
                 choice: self._finish(word, called=self._sequencer.has_called(choice)) for choice, word in words.items()
             }
-            return rest + self._writer.end(finishes, extras)
+            return b"".join(self._late) + self._writer.end(finishes, extras)
         finishes = {
             index: self._finish(choice.finish, called=any(isinstance(part, ToolCall) for part in choice.parts))
             for index, choice in enumerate(self._choices)
