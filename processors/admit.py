@@ -127,14 +127,14 @@ def period_end(period: str) -> datetime:
 def _candidates(route: Route, ask: Ask, policy: Policy, available_pusd: int | None) -> tuple[Candidate, ...]:
     """The plan with its bounds. Under a budget the first choice must fit; a dearer fallback that does not is left out.
 
-    Empty when the first choice does not fit. Raises `Refusal` where no bound can be stated.
+    Empty when the first choice does not fit. Raises `Refusal` where no bound can be stated for it.
     """
     candidates: list[Candidate] = []
     before: Option | None = None
     terms: _Terms | None = None
     for option in route.options:
         if before is None or option.provider is not before.provider or option.price is not before.price:
-            terms = _terms(option, ask, policy, available_pusd)
+            terms = _terms(option, ask, policy, available_pusd, first=not candidates)
         before = option  # another attempt at the same place is on the same terms
         if terms is not None:
             candidates.append(
@@ -160,16 +160,19 @@ class _Terms(NamedTuple):
     bound_pusd: int | None
 
 
-def _terms(option: Option, ask: Ask, policy: Policy, available_pusd: int | None) -> _Terms | None:
-    """On which terms the request can go there; None if the budget covers none."""
+def _terms(option: Option, ask: Ask, policy: Policy, available_pusd: int | None, *, first: bool) -> _Terms | None:
+    """On which terms the request can go there; None if the budget covers none.
+
+    Raises `Refusal` for the first choice where no bound can be stated; a fallback without one is left out.
+    """
     cap = _output_cap(option, ask, policy, available_pusd)
     if cap == 0 and ask.max_output_tokens is None:  # not one token of an answer is affordable
         return None
     bound = _bound(option, ask, policy, cap)
     if available_pusd is not None:
-        if bound is None:
+        if bound is None and first:
             raise _unboundable(option, ask)
-        if bound > available_pusd:
+        if bound is None or bound > available_pusd:
             return None
     return _Terms(cap, bound)
 

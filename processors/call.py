@@ -137,6 +137,11 @@ class Call:
         self._upstream_id: str | None = None
 
     @property
+    def attempt(self) -> int:
+        """The number of the attempt under way."""
+        return max(self._number, self._job.attempt)
+
+    @property
     def reply_to(self) -> str:
         """The ingress that holds the client."""
         return self._request.reply_to
@@ -366,6 +371,7 @@ class Call:
     def _failed(self, error: ProviderError) -> _Closing:
         """The plan is used up, the stream broke, or the deadline passed. The attempts cost; nobody is billed."""
         self._close_attempt(error)
+        self._attempts = [_unbilled(attempt) for attempt in self._attempts]
         refusal = refusal_of(error)
         if self._seq == 0:
             body = WIRES[self._request.dialect].error_body(refusal, self._request.request_id)
@@ -455,6 +461,14 @@ class Call:
             last=last,
             upstream_us=int(self._upstream_s * 1e6),
         )
+
+
+def _unbilled(attempt: Attempt) -> Attempt:
+    """What was billed already when the answer turned out to be unwritable is billed no more."""
+    if not any(line.bill_pusd for line in attempt.lines):
+        return attempt
+    lines = tuple(msgspec.structs.replace(line, bill_pusd=0) for line in attempt.lines)
+    return msgspec.structs.replace(attempt, lines=lines)
 
 
 def _reason(error: ProviderError) -> str:

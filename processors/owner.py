@@ -220,7 +220,8 @@ class Owner(Writer):
         await self._landed_so_far()
         self._released = True
         running = tuple(
-            Running(request_id=request_id, attempt=1, runner=self._world.address) for request_id in self._calls
+            Running(request_id=request_id, attempt=call.attempt, runner=self._world.address)
+            for request_id, call in self._calls.items()
         )
         await self._send("completions", None, OwnerReleased(epoch=self.ledger.epoch, running=running))
         if running:

@@ -12,6 +12,11 @@ REQUIRED = os.environ.get("TOLLGATE_REQUIRE_KAFKA") == "1"
 _BROKER = pytest.StashKey[KafkaBroker | KafkaUnavailable]()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: then those that kill processes, and last those that need Kafka."""
+    items.sort(key=lambda item: 2 * bool(item.get_closest_marker("kafka")) + bool(item.get_closest_marker("crash")))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip the tests on Kafka where there is none: from one place, so that the summary says so in one line."""
     if item.get_closest_marker("kafka") is not None and RUNNING is None:

@@ -151,6 +151,12 @@ def test_a_model_without_a_price_is_refused_under_a_budget():
     assert "pricing.yaml" in refused.message
 
 
+def test_a_fallback_without_a_price_is_left_out_under_a_budget():
+    to = route(option(), option(price=None))
+    assert len(asked(ledger(), to=to, limits=budget("1")).record.plan) == 1
+    assert len(asked(ledger(), to=to).record.plan) == 2
+
+
 def test_a_model_without_a_price_may_hold_a_fixed_amount():
     policy = Policy(unpriced_hold_pusd=pusd("0.25"))
     record = asked(ledger(), to=route(option(price=None)), limits=budget("1"), policy=policy).record
