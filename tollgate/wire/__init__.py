@@ -10,6 +10,7 @@ provider's failure means and what the client is told of it.
 
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
+from urllib.parse import quote
 
 import msgspec
 import orjson
@@ -62,6 +63,10 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     strict_messages: bool = False
     # Tokens of thought are in the total but not among the completion's (xAI, Google's compatible endpoint)
     thoughts_outside_completion: bool = False
+
+    def call_path(self, path: str, model: str) -> str:
+        """Where a call goes: to the protocol's `path`, or to the provider's own."""
+        return self.path.replace("{model}", quote(model, safe="")) or path
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,6 +90,14 @@ def text(body: Body, name: str, *, path: str = "") -> str | None:
     return value
 
 
+def required_text(body: Body, name: str, where: str) -> str:
+    """A string that must be there; `where` is the path of `body`."""
+    value = text(body, name, path=f"{where}.{name}")
+    if value is None:
+        raise missing(f"{where}.{name}")
+    return value
+
+
 def mapping(body: Body, name: str, *, path: str = "") -> Body:
     """An object, empty when absent."""
     value = body.get(name)

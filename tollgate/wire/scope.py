@@ -6,7 +6,7 @@ speed is left out and named (`Losses`). Nothing disappears without a word. Pure.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -69,6 +69,12 @@ class Losses:
         name = _NOT_IN_A_NAME.sub("?", _INDEX.sub("[]", path))[:MAX_NAME_CHARS]
         if name not in self._names:
             self._names[name if len(self._names) < MAX_NAMES else "others"] = None
+
+    def drop_others(self, holder: Mapping[str, object], known: Container[str], where: str) -> None:
+        """Every field of an object at `where` that is not known, unless it says nothing."""
+        for field, value in holder.items():
+            if field not in known and value is not None and value != []:
+                self.drop(f"{where}.{field}")
 
     def drop_field(self, field: str) -> None:
         """A field of `Prompt`."""

@@ -83,9 +83,7 @@ def read_prompt(body: Body, losses: Losses) -> Prompt:
         if field in _REFUSED and value:
             raise NotCarried(field)
         losses.drop(field)
-    for field, value in fields.mapping(body, "metadata").items():
-        if field != "user_id" and value is not None:
-            losses.drop(f"metadata.{field}")
+    losses.drop_others(fields.mapping(body, "metadata"), ("user_id",), "metadata")
     system = _read_blocks(body.get("system"), "system", losses)
     turns = [Turn("system", system, "system")] if system else []
     turns += [_read_turn(message, f"messages[{at}]", losses) for at, message in enumerate(fields.messages(body))]
@@ -116,9 +114,7 @@ def _read_turn(message: Body, where: str, losses: Losses) -> Turn:
     role = ROLES.get(message["role"])
     if role is None:
         raise NotCarried(f"{where}.role")
-    for field, value in message.items():
-        if field not in ("role", "content") and value is not None:
-            losses.drop(f"{where}.{field}")
+    losses.drop_others(message, ("role", "content"), where)
     return Turn(role, _read_blocks(message.get("content"), f"{where}.content", losses), where)
 
 
@@ -140,7 +136,7 @@ def _read_blocks(content: object, where: str, losses: Losses) -> tuple[Part, ...
             losses.drop(f"{here}.{kind}")
             continue
         if kind == "redacted_thinking":
-            data, origin = neutral.untagged(_required(block, "data", here), HOME)
+            data, origin = neutral.untagged(fields.required_text(block, "data", here), HOME)
             if origin != HOME and data.startswith(CALL_SIGNATURE):
                 pending = data.removeprefix(CALL_SIGNATURE), origin
                 continue
@@ -155,33 +151,30 @@ def _read_blocks(content: object, where: str, losses: Losses) -> tuple[Part, ...
     return tuple(parts)
 
 
-def _lose_fields(block: Body, known: tuple[str, ...], where: str, losses: Losses) -> None:
-    for field, value in block.items():
-        if field not in known and value is not None:
-            losses.drop(f"{where}.{field}")
-
-
 def _read_text(block: Body, where: str, losses: Losses) -> list[Part]:
-    _lose_fields(block, ("type", "text", "cache_control"), where, losses)
-    return [Text(text=_required(block, "text", where), cache=_read_cache(block), path=where)]
+    losses.drop_others(block, ("type", "text", "cache_control"), where)
+    return [Text(text=fields.required_text(block, "text", where), cache=_read_cache(block), path=where)]
 
 
 def _read_image(block: Body, where: str, losses: Losses) -> list[Part]:
-    _lose_fields(block, ("type", "source", "cache_control"), where, losses)
+    losses.drop_others(block, ("type", "source", "cache_control"), where)
     source, inside = fields.mapping(block, "source", path=f"{where}.source"), f"{where}.source"
     cache = _read_cache(block)
     match source.get("type"):
         case "url":
-            return [Image(url=_required(source, "url", inside), cache=cache, path=where)]
+            return [Image(url=fields.required_text(source, "url", inside), cache=cache, path=where)]
         case "base64":
-            data, media_type = _required(source, "data", inside), _required(source, "media_type", inside)
+            data, media_type = (
+                fields.required_text(source, "data", inside),
+                fields.required_text(source, "media_type", inside),
+            )
             return [Image(data=data, media_type=media_type, cache=cache, path=where)]
         case _:  # a file lies at one provider
             raise NotCarried(f"{inside}.type")
 
 
 def _read_document(block: Body, where: str, losses: Losses) -> list[Part]:
-    _lose_fields(block, ("type", "source", "title", "context", "citations", "cache_control"), where, losses)
+    losses.drop_others(block, ("type", "source", "title", "context", "citations", "cache_control"), where)
     source, inside = fields.mapping(block, "source", path=f"{where}.source"), f"{where}.source"
     document = Document(
         name=fields.text(block, "title", path=f"{where}.title"),
@@ -192,12 +185,15 @@ def _read_document(block: Body, where: str, losses: Losses) -> list[Part]:
     )
     match source.get("type"):
         case "url":
-            return [msgspec.structs.replace(document, url=_required(source, "url", inside))]
+            return [msgspec.structs.replace(document, url=fields.required_text(source, "url", inside))]
         case "base64":
-            data, media_type = _required(source, "data", inside), _required(source, "media_type", inside)
+            data, media_type = (
+                fields.required_text(source, "data", inside),
+                fields.required_text(source, "media_type", inside),
+            )
             return [msgspec.structs.replace(document, data=data, media_type=media_type)]
         case "text":
-            return [msgspec.structs.replace(document, text=_required(source, "data", inside))]
+            return [msgspec.structs.replace(document, text=fields.required_text(source, "data", inside))]
         case "content":
             return _read_content_source(document, source, inside, losses)
         case _:
@@ -215,7 +211,7 @@ def _read_content_source(document: Document, source: Body, inside: str, losses: 
 
 
 def _read_search_result(block: Body, where: str, losses: Losses) -> list[Part]:
-    _lose_fields(block, ("type", "source", "title", "content", "citations", "cache_control"), where, losses)
+    losses.drop_others(block, ("type", "source", "title", "content", "citations", "cache_control"), where)
     parts = _read_blocks(block.get("content"), f"{where}.content", losses)
     return [
         Document(
@@ -230,11 +226,11 @@ def _read_search_result(block: Body, where: str, losses: Losses) -> list[Part]:
 
 
 def _read_tool_use(block: Body, where: str, losses: Losses) -> list[Part]:
-    _lose_fields(block, ("type", "id", "name", "input", "cache_control", "caller"), where, losses)
+    losses.drop_others(block, ("type", "id", "name", "input", "cache_control", "caller"), where)
     given = fields.mapping(block, "input", path=f"{where}.input")
     call = ToolCall(
-        id=neutral.original_id(_required(block, "id", where)),
-        name=_required(block, "name", where),
+        id=neutral.original_id(fields.required_text(block, "id", where)),
+        name=fields.required_text(block, "name", where),
         arguments=neutral.compact(given),
         cache=_read_cache(block),
         path=where,
@@ -243,14 +239,14 @@ def _read_tool_use(block: Body, where: str, losses: Losses) -> list[Part]:
 
 
 def _read_tool_result(block: Body, where: str, losses: Losses) -> list[Part]:
-    _lose_fields(block, ("type", "tool_use_id", "content", "is_error", "cache_control"), where, losses)
+    losses.drop_others(block, ("type", "tool_use_id", "content", "is_error", "cache_control"), where)
     parts: list[ResultPart] = []
     for part in _read_blocks(block.get("content"), f"{where}.content", losses):
         if not isinstance(part, ResultPart):
             raise NotCarried(part.path)
         parts.append(part)
     result = ToolResult(
-        call_id=neutral.original_id(_required(block, "tool_use_id", where)),
+        call_id=neutral.original_id(fields.required_text(block, "tool_use_id", where)),
         parts=tuple(parts),
         is_error=fields.optional_boolean(block, "is_error", path=f"{where}.is_error") or False,
         cache=_read_cache(block),
@@ -270,7 +266,7 @@ def _read_thinking_block(block: Body, where: str, losses: Losses) -> list[Part]:
 
 
 def _read_redacted(block: Body, where: str, losses: Losses) -> list[Part]:
-    data, origin = neutral.untagged(_required(block, "data", where), HOME)
+    data, origin = neutral.untagged(fields.required_text(block, "data", where), HOME)
     return [Reasoning(redacted=data, origin=origin, path=f"{where}.redacted_thinking")]
 
 
@@ -286,13 +282,6 @@ _BLOCK_READERS: Mapping[str, Callable[[Body, str, Losses], list[Part]]] = {
 }
 
 
-def _required(body: Body, field: str, where: str) -> str:
-    value = fields.text(body, field, path=f"{where}.{field}")
-    if value is None:
-        raise fields.missing(f"{where}.{field}")
-    return value
-
-
 def _read_cache(holder: Body) -> Cache | None:
     marker = holder.get("cache_control")
     if not isinstance(marker, dict):
@@ -306,9 +295,9 @@ def _read_tool(tool: object, where: str, losses: Losses) -> Tool:
     if tool.get("type") not in (None, "custom"):  # run, or filled in, by the provider
         raise NotCarried(f"{where}.type")
     known = ("type", "name", "description", "input_schema", "strict", "cache_control")
-    _lose_fields(tool, known, where, losses)
+    losses.drop_others(tool, known, where)
     return Tool(
-        name=_required(tool, "name", where),
+        name=fields.required_text(tool, "name", where),
         description=fields.text(tool, "description", path=f"{where}.description"),
         schema=fields.mapping(tool, "input_schema", path=f"{where}.input_schema") or None,
         strict=fields.optional_boolean(tool, "strict", path=f"{where}.strict"),
@@ -320,7 +309,7 @@ def _read_tool(tool: object, where: str, losses: Losses) -> Tool:
 def _read_tool_choice(choice: Body) -> ToolChoice:
     kind = choice.get("type")
     if kind == "tool":
-        return ToolChoice("required", (_required(choice, "name", "tool_choice"),))
+        return ToolChoice("required", (fields.required_text(choice, "name", "tool_choice"),))
     mode = CHOICE_MODES.get(kind) if isinstance(kind, str) else None
     if mode is None:
         raise fields.invalid("tool_choice.type", f"must be one of {', '.join(CHOICE_MODES)}, tool")

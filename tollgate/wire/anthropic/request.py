@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from urllib.parse import quote
 
 import msgspec
 
@@ -83,7 +82,7 @@ def scope(quirks: Quirks) -> Scope:
 
 
 def call_path(model: str, *, stream: bool, quirks: Quirks) -> str:
-    return quirks.path.replace("{model}", quote(model, safe="")) or "/v1/messages"
+    return quirks.call_path("/v1/messages", model)
 
 
 def request_headers(client_headers: Mapping[str, str]) -> dict[str, str]:

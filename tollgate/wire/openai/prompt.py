@@ -143,12 +143,11 @@ def _read_turn(message: Body, where: str, losses: Losses) -> Turn:
             raise NotCarried(f"{where}.role")
 
 
-def _lose_fields(message: Body, known: frozenset[str], where: str, losses: Losses) -> None:
-    for field, value in message.items():
-        if field not in known and value is not None and value != []:
-            if field in _REFUSED_IN_MESSAGE:
-                raise NotCarried(f"{where}.{field}")
-            losses.drop(f"{where}.{field}")
+def _drop_others(message: Body, known: frozenset[str], where: str, losses: Losses) -> None:
+    for field in _REFUSED_IN_MESSAGE:
+        if message.get(field) is not None:
+            raise NotCarried(f"{where}.{field}")
+    losses.drop_others(message, known, where)
 
 
 _MESSAGE_FIELDS = frozenset({"role", "content", "cache_control"})
@@ -164,7 +163,7 @@ _ASSISTANT_FIELDS = _MESSAGE_FIELDS | {
 
 
 def _read_content(message: Body, where: str, losses: Losses) -> tuple[Part, ...]:
-    _lose_fields(message, _MESSAGE_FIELDS, where, losses)
+    _drop_others(message, _MESSAGE_FIELDS, where, losses)
     return _read_parts(message, where, losses)
 
 
@@ -189,24 +188,22 @@ def _read_part(part: object, where: str, losses: Losses) -> Part:
     read = _PART_READERS.get(kind) if isinstance(kind, str) else None
     if read is None:
         raise NotCarried(f"{where}.type")
-    for field, value in part.items():
-        if field not in ("type", kind, "cache_control", "prompt_cache_breakpoint") and value is not None:
-            losses.drop(f"{where}.{field}")
+    losses.drop_others(part, ("type", str(kind), *_CACHE_FIELDS), where)
     return read(part, where, losses)
 
 
 def _read_text(part: Body, where: str, losses: Losses) -> Text:
-    return Text(text=_required(part, "text", where), cache=_read_cache(part), path=where)
+    return Text(text=fields.required_text(part, "text", where), cache=_read_cache(part), path=where)
 
 
 def _read_refused(part: Body, where: str, losses: Losses) -> Refused:
-    return Refused(text=_required(part, "refusal", where), path=where)
+    return Refused(text=fields.required_text(part, "refusal", where), path=where)
 
 
 def _read_image(part: Body, where: str, losses: Losses) -> Image:
     given = part.get("image_url")
     image = {"url": given} if isinstance(given, str) else fields.mapping(part, "image_url", path=f"{where}.image_url")
-    url = _required(image, "url", f"{where}.image_url")
+    url = fields.required_text(image, "url", f"{where}.image_url")
     cache, detail = _read_cache(part), fields.text(image, "detail", path=f"{where}.image_url.detail")
     detail = None if detail == "auto" else detail
     if (data := _data_url(url)) is not None:
@@ -218,7 +215,7 @@ def _read_file(part: Body, where: str, losses: Losses) -> Document:
     file = fields.mapping(part, "file", path=f"{where}.file")
     if file.get("file_id") is not None:  # it lies at one provider
         raise NotCarried(f"{where}.file.file_id")
-    content = _required(file, "file_data", f"{where}.file")
+    content = fields.required_text(file, "file_data", f"{where}.file")
     title, cache = fields.text(file, "filename", path=f"{where}.file.filename"), _read_cache(part)
     if content.startswith(("http://", "https://")):
         return Document(url=content, name=title, cache=cache, path=where)
@@ -228,7 +225,11 @@ def _read_file(part: Body, where: str, losses: Losses) -> Document:
 
 def _read_audio(part: Body, where: str, losses: Losses) -> Audio:
     audio, inside = fields.mapping(part, "input_audio", path=f"{where}.input_audio"), f"{where}.input_audio"
-    return Audio(data=_required(audio, "data", inside), format=_required(audio, "format", inside), path=where)
+    return Audio(
+        data=fields.required_text(audio, "data", inside),
+        format=fields.required_text(audio, "format", inside),
+        path=where,
+    )
 
 
 _PART_READERS: Mapping[str, Callable[[Body, str, Losses], Part]] = {
@@ -248,16 +249,12 @@ def _data_url(url: str) -> tuple[str, str] | None:
     return head.removeprefix("data:").partition(";")[0], data
 
 
-def _required(body: Body, field: str, where: str) -> str:
-    value = fields.text(body, field, path=f"{where}.{field}")
-    if value is None:
-        raise fields.missing(f"{where}.{field}")
-    return value
+_CACHE_FIELDS = ("cache_control", "prompt_cache_breakpoint")
 
 
 def _read_cache(holder: Body) -> Cache | None:
     """A marker as OpenRouter and LiteLLM take it from Anthropic, or as OpenAI writes it."""
-    for field in ("cache_control", "prompt_cache_breakpoint"):
+    for field in _CACHE_FIELDS:
         if isinstance(marker := holder.get(field), dict):
             ttl = marker.get("ttl")
             return Cache(ttl if ttl in ("5m", "30m", "1h", "12h", "24h") else None)
@@ -265,18 +262,20 @@ def _read_cache(holder: Body) -> Cache | None:
 
 
 def _read_result(message: Body, where: str, losses: Losses) -> ToolResult:
-    _lose_fields(message, _RESULT_FIELDS, where, losses)
+    _drop_others(message, _RESULT_FIELDS, where, losses)
     parts: list[ResultPart] = []
     for part in _read_parts(message, where, losses):
         if not isinstance(part, ResultPart):
             raise NotCarried(part.path)
         parts.append(part)
     name = fields.text(message, "name", path=f"{where}.name")
-    return ToolResult(call_id=_required(message, "tool_call_id", where), name=name, parts=tuple(parts), path=where)
+    return ToolResult(
+        call_id=fields.required_text(message, "tool_call_id", where), name=name, parts=tuple(parts), path=where
+    )
 
 
 def _read_assistant(message: Body, where: str, losses: Losses) -> tuple[Part, ...]:
-    _lose_fields(message, _ASSISTANT_FIELDS, where, losses)
+    _drop_others(message, _ASSISTANT_FIELDS, where, losses)
     parts: list[Part] = [*_read_thoughts(message, where, losses), *_read_parts(message, where, losses)]
     refusal = fields.text(message, "refusal", path=f"{where}.refusal")
     if refusal:
@@ -294,8 +293,8 @@ def _read_call(call: object, where: str) -> ToolCall:
     function = fields.mapping(call, "function", path=f"{where}.function")
     signature = google_signature(call)
     return ToolCall(
-        id=_required(call, "id", where),
-        name=_required(function, "name", f"{where}.function"),
+        id=fields.required_text(call, "id", where),
+        name=fields.required_text(function, "name", f"{where}.function"),
         arguments=fields.text(function, "arguments", path=f"{where}.function.arguments") or "",
         signature=signature,
         origin=None if signature is None else "google",
@@ -365,11 +364,9 @@ def _read_tool(tool: object, where: str, losses: Losses) -> Tool:
         raise NotCarried(f"{where}.type")
     inside = f"{where}.function"
     function = fields.mapping(tool, "function", path=inside)
-    for field, value in function.items():
-        if field not in ("name", "description", "parameters", "strict", "cache_control") and value is not None:
-            losses.drop(f"{inside}.{field}")
+    losses.drop_others(function, ("name", "description", "parameters", "strict", "cache_control"), inside)
     return Tool(
-        name=_required(function, "name", inside),
+        name=fields.required_text(function, "name", inside),
         description=fields.text(function, "description", path=f"{inside}.description"),
         schema=fields.mapping(function, "parameters", path=f"{inside}.parameters") or None,
         strict=fields.optional_boolean(function, "strict", path=f"{inside}.strict"),
@@ -388,7 +385,7 @@ def _read_tool_choice(body: Body) -> ToolChoice | None:
         raise fields.invalid("tool_choice", f"must be one of {', '.join(CHOICE_MODES)}, or an object")
     if choice.get("type") == "function":
         function = fields.mapping(choice, "function", path="tool_choice.function")
-        return ToolChoice("required", (_required(function, "name", "tool_choice.function"),))
+        return ToolChoice("required", (fields.required_text(function, "name", "tool_choice.function"),))
     if choice.get("type") == "allowed_tools":
         allowed = fields.mapping(choice, "allowed_tools", path="tool_choice.allowed_tools")
         named = fields.items(allowed, "tools", path="tool_choice.allowed_tools.tools")

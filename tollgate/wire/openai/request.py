@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from urllib.parse import quote
 
 import msgspec
 
@@ -91,7 +90,7 @@ def scope(quirks: Quirks) -> Scope:
 
 
 def call_path(model: str, *, stream: bool, quirks: Quirks) -> str:
-    return quirks.path.replace("{model}", quote(model, safe="")) or "/chat/completions"
+    return quirks.call_path("/chat/completions", model)
 
 
 def request_headers(client_headers: Mapping[str, str]) -> dict[str, str]:
