@@ -4,8 +4,9 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from tests.wire.fixtures import REQUEST_ID
+from tests.wire.fixtures import EXTRAS, REQUEST_ID
 from tollgate.wire import Quirks, anthropic, openai
 from tollgate.wire.content import (
     Audio,
@@ -166,8 +167,11 @@ def test_of_allowed_tools_only_those_are_sent(mode):
         {"tools": [OPENAI_TOOL, other], "tool_choice": {"type": "allowed_tools", "allowed_tools": allowed}}
     )
 
-    assert sent["tools"] == [{"name": "time", "input_schema": {"type": "object", "properties": {}}}]
-    assert sent["tool_choice"] == ({"type": "auto"} if mode == "auto" else {"type": "tool", "name": "time"})
+    named = [tool["name"] for tool in sent["tools"]]
+    if mode == "auto":
+        assert (named, sent["tool_choice"]) == (["time"], {"type": "auto"})
+    else:  # one that must be called can be named
+        assert (named, sent["tool_choice"]) == (["weather", "time"], {"type": "tool", "name": "time"})
 
 
 def test_a_choice_without_tools_says_nothing():
@@ -264,6 +268,45 @@ def test_an_image_that_a_tool_brought_follows_as_the_users():
         "content": [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}],
     }
     assert dropped == ()
+
+
+LONG = "mcp__" + "a" * 70 + "__find"
+
+
+def test_names_that_a_protocol_refuses_are_replaced_and_come_back_in_the_answer():
+    use = {"type": "tool_use", "id": "c", "name": LONG, "input": {}}
+    asked = {
+        "model": "m",
+        "max_tokens": 9,
+        "tools": [{"name": LONG, "input_schema": SCHEMA}, ANTHROPIC_TOOL],
+        "tool_choice": {"type": "tool", "name": LONG},
+        "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": [use]}],
+    }
+    exchange = exchange_for(
+        "anthropic", "openai", asked, request_id=REQUEST_ID, model="m", max_output_tokens=None, headers={}
+    )
+    sent = orjson.loads(exchange.request.body)
+    (short, kept) = (tool["function"]["name"] for tool in sent["tools"])
+
+    assert (kept, len(short)) == ("weather", 64)
+    assert sent["tool_choice"]["function"]["name"] == short
+    assert sent["messages"][1]["tool_calls"][0]["function"]["name"] == short
+
+    call = {"id": "c", "type": "function", "function": {"name": short, "arguments": "{}"}}
+    exchange.answer(orjson.dumps({"choices": [{"index": 0, "message": {"tool_calls": [call]}}]}))
+    assert orjson.loads(exchange.final(EXTRAS))["content"][0]["name"] == LONG
+
+    streamed = exchange_for(
+        "anthropic",
+        "openai",
+        asked | {"stream": True},
+        request_id=REQUEST_ID,
+        model="m",
+        max_output_tokens=None,
+        headers={},
+    )
+    chunk = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **call}]}, "finish_reason": "tool_calls"}]}
+    assert LONG.encode() in streamed.feed(b"data: " + orjson.dumps(chunk) + b"\n\n")
 
 
 # Images and documents -----------------------------------------------------------------------------------------------
@@ -813,8 +856,7 @@ def chosen(prompt):
     choice = prompt.tool_choice
     if choice is None or not choice.names:
         return prompt
-    named = ToolChoice(choice.mode, (prompt.tools[0].name,))
-    return Prompt(**{field: getattr(prompt, field) for field in prompt.__struct_fields__} | {"tool_choice": named})
+    return replace(prompt, tool_choice=ToolChoice(choice.mode, (prompt.tools[0].name,)))
 
 
 anthropic_prompts = st.builds(
@@ -844,11 +886,7 @@ def test_a_prompt_that_is_written_for_anthropic_is_read_back_the_same(prompt):
     thinking = read.thinking  # a model that has to call a tool is not asked to think
     if prompt.tool_choice is not None and prompt.tool_choice.mode == "required":
         thinking = prompt.thinking
-    allowed = prompt.tool_choice.names if prompt.tool_choice else ()
-    tools = tuple(tool for tool in prompt.tools if not allowed or tool.name in allowed)
-    told = Prompt(**{field: getattr(read, field) for field in read.__struct_fields__} | {"thinking": thinking})
-    expected = Prompt(**{field: getattr(prompt, field) for field in prompt.__struct_fields__} | {"tools": tools})
-    assert told == expected
+    assert replace(read, thinking=thinking) == prompt
 
 
 openai_prompts = st.builds(
@@ -885,9 +923,7 @@ def test_a_prompt_that_is_written_for_openai_is_read_back_the_same(prompt):
 
     read = without_paths(openai.read_prompt(body, losses))
 
-    allowed = prompt.tool_choice.names if prompt.tool_choice else ()
-    tools = tuple(tool for tool in prompt.tools if not allowed or tool.name in allowed)
-    assert read == Prompt(**{field: getattr(prompt, field) for field in prompt.__struct_fields__} | {"tools": tools})
+    assert read == prompt
     assert losses.names == ()
 
 

@@ -26,6 +26,7 @@ from tollgate.wire import (
 )
 from tollgate.wire.content import Choice, Finish, ToolCall
 from tollgate.wire.failures import inband_error, refusal_of, unreadable
+from tollgate.wire.names import ToolNames
 from tollgate.wire.neutral import ClientCodec, Codec, Mark, ProviderCodec, parse, settled
 from tollgate.wire.scope import Losses, NotCarried, fit
 from tollgate.wire.sequence import Sequencer
@@ -61,18 +62,24 @@ def exchange_for(
     `headers` are the client's, names in lower case. Raises what `cannot_carry` returns.
     """
     provider = _PROVIDERS[protocol]
-    stream = bool(body.get("stream"))
     if dialect == protocol:
         losses = Losses({})
         sent = provider.pass_on(body, model=model, max_output_tokens=max_output_tokens, quirks=quirks, losses=losses)
-        dropped = losses.names
-        own_headers = provider.request_headers(headers)
-    else:
-        sent, dropped = _translate(
-            _CLIENTS[dialect], provider, body, model=model, max_output_tokens=max_output_tokens, quirks=quirks
-        )
-        own_headers = provider.request_headers({})
-    request = UpstreamRequest(
+        request = _request(provider, body, sent, model, provider.request_headers(headers), quirks)
+        return _Passage(_BOTH[dialect], body, sent, request, quirks, losses.names)
+    client = _CLIENTS[dialect]
+    sent, dropped, names = _translate(
+        client, provider, body, model=model, max_output_tokens=max_output_tokens, quirks=quirks
+    )
+    request = _request(provider, body, sent, model, provider.request_headers({}), quirks)
+    return _Translation(client, provider, body, sent, request, quirks, dropped, names, request_id)
+
+
+def _request(
+    provider: ProviderCodec, body: Body, sent: Body, model: str, own_headers: Mapping[str, str], quirks: Quirks
+) -> UpstreamRequest:
+    stream = bool(body.get("stream"))
+    return UpstreamRequest(
         method="POST",
         path=provider.call_path(model, stream=stream, quirks=quirks),
         headers={
@@ -83,9 +90,6 @@ def exchange_for(
         body=orjson.dumps(sent),
         stream=stream,
     )
-    if dialect == protocol:
-        return _Passage(_BOTH[dialect], body, sent, request, quirks, dropped)
-    return _Translation(_CLIENTS[dialect], provider, body, sent, request, quirks, dropped, request_id)
 
 
 def cannot_carry(
@@ -109,18 +113,20 @@ def _translate(
     model: str,
     max_output_tokens: int | None,
     quirks: Quirks,
-) -> tuple[Body, tuple[str, ...]]:
-    """The provider's request, and the client's names of what is not in it."""
+) -> tuple[Body, tuple[str, ...], ToolNames]:
+    """The provider's request, the client's names of what is not in it, and what its tools are called there."""
     losses = Losses(client.prompt_fields)
+    scope = provider.scope(quirks)
+    names = ToolNames(scope)
     try:
-        prompt = fit(client.read_prompt(body, losses), provider.scope(quirks), model=model, losses=losses)
+        prompt = names.replace(fit(client.read_prompt(body, losses), scope, model=model, losses=losses))
         sent = provider.write_prompt(
             prompt, model=model, max_output_tokens=max_output_tokens, quirks=quirks, losses=losses
         )
     except NotCarried as lost:
         param = client.prompt_fields.get(lost.param, lost.param)
         raise _not_carried(client, provider, param, lost.problem) from None
-    return sent, losses.names
+    return sent, losses.names, names
 
 
 def _not_carried(client: ClientCodec, provider: ProviderCodec, param: str, problem: str | None) -> Refusal:
@@ -263,9 +269,11 @@ class _Translation(_Attempt):
         request: UpstreamRequest,
         quirks: Quirks,
         dropped: tuple[str, ...],
+        names: ToolNames,
         request_id: str,
     ) -> None:
         super().__init__(client, provider, body, sent, request, quirks, dropped)
+        self._names = names
         self._request_id = request_id
         self._writer = client.writer(self.meter, body, request_id)
         self._sequencer = Sequencer(self._writer, request_id)
@@ -274,7 +282,7 @@ class _Translation(_Attempt):
     def answer(self, body: bytes) -> None:
         super().answer(body)
         choices = self._provider.answer_choices(self._answer, self.meter) or (Choice(parts=()),)
-        self._choices = settled(choices, self._request_id)
+        self._choices = self._names.restore_choices(settled(choices, self._request_id))
 
     def finish(self) -> None:
         super().finish()
@@ -296,7 +304,7 @@ class _Translation(_Attempt):
 
     def _take(self, event: Event, mark: Mark, out: list[bytes]) -> None:
         for delta in self._reader.deltas:
-            if written := self._sequencer.add(delta):
+            if written := self._sequencer.add(self._names.restore_delta(delta) if delta.name else delta):
                 out.append(written)
         self.meter.complete = mark is Mark.END
 

@@ -226,9 +226,11 @@ def settled(choices: tuple[Choice, ...], request_id: str) -> tuple[Choice, ...]:
 
 
 def callable_tools(prompt: Prompt) -> tuple[Tool, ...]:
-    """The tools that the client's choice leaves, for protocols that cannot name a part of them."""
-    names = prompt.tool_choice.names if prompt.tool_choice is not None else ()
-    return tuple(tool for tool in prompt.tools if not names or tool.name in names)
+    """The tools that the client's choice leaves, for protocols that can name one of them or all, but not some."""
+    choice = prompt.tool_choice
+    if choice is None or not choice.names or (choice.mode == "required" and len(choice.names) == 1):
+        return prompt.tools
+    return tuple(tool for tool in prompt.tools if tool.name in choice.names)
 
 
 # Thinking -----------------------------------------------------------------------------------------------------------

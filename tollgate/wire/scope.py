@@ -107,7 +107,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     hints. `parts` may stand in a turn of a role, `results` in a tool's result. `image_sources` and `document_sources`
     are the fields of `Image` and `Document` that may say where the content is. `part_fields` are those that parts may
     have beside it: `cache`, `detail`, `name`, `context`, `cite`, `is_error`; without them they are dropped.
-    `origins` are the families whose signatures are taken back, `plain_reasoning` whether unsigned thoughts are.
+    `not_in_tool_names` finds the characters that a tool's name cannot have (`tollgate.wire.names`). `origins` are the
+    families whose signatures are taken back, `plain_reasoning` whether unsigned thoughts are.
     """
 
     fields: frozenset[str]
@@ -121,6 +122,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     plain_reasoning: bool = False
     ranges: Mapping[str, tuple[float, float]] = {}
     max_stops: int | None = None
+    not_in_tool_names: str = r"[^a-zA-Z0-9_-]"
+    max_tool_name_chars: int = 64
     rules: tuple[Rule, ...] = ()
 
 

@@ -67,6 +67,7 @@ _SCOPE = Scope(
     part_fields=frozenset({"cache", "name", "context", "cite", "is_error"}),
     origins=frozenset({HOME}),
     ranges={"temperature": (0, 1), "top_p": (0, 1)},
+    max_tool_name_chars=128,
     rules=(
         Rule(models=_NEWEST, lacks=frozenset({"temperature", "top_p", "top_k"})),
         Rule(models=r"claude-(opus-4[-.][1-6]|sonnet-4[-.][56]|haiku-4[-.]5)", either=(("temperature", "top_p"),)),
