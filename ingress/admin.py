@@ -23,12 +23,12 @@ from tollgate.ingress.door import COMMANDS_PARTITION, REQUESTS, Door
 from tollgate.ingress.guard import Load, check_body_head
 from tollgate.ingress.http import Answer, Incoming, json_answer
 from tollgate.ingress.parse import parse_exact
-from tollgate.money import pusd
+from tollgate.money import pusd, usd
 
 MAX_BODY_BYTES = 64 << 10
 OWNER_DEADLINE_S = 10.0  # for the owner's answer, then for this process to have seen the change
 
-Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Entity: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 MAX_BUDGET_USD = 10**12
@@ -190,10 +190,13 @@ def changed_limits(limits: Limits, form: LimitsForm, quota: QuotaForm) -> Limits
 
 
 def _budget(amount: Decimal) -> int:
-    if not amount.is_finite() or not 0 <= amount <= MAX_BUDGET_USD:
+    if not amount.is_finite() or not 0 <= amount <= MAX_BUDGET_USD or amount != usd(pusd(amount)):
         param = "quota.monthly_budget"
         raise Refusal(
-            400, "invalid_value", f"'{param}': must be an amount in USD from 0 to {MAX_BUDGET_USD}.", param=param
+            400,
+            "invalid_value",
+            f"'{param}': must be an amount in USD from 0 to {MAX_BUDGET_USD}, with at most 12 decimals.",
+            param=param,
         )
     return pusd(amount)
 

@@ -233,7 +233,8 @@ def _unboundable(option: Option, ask: Ask) -> Refusal:
     return Refusal(
         400,
         "cost_unbounded",
-        f"What {ask.unbounded} costs cannot be bounded beforehand, so a budget cannot cover it. Use a key without one.",
+        f"What {ask.unbounded} makes the request cost cannot be bounded beforehand, so a budget cannot cover it. "
+        "Leave it out, or use a key without a budget.",
         param=ask.unbounded,
     )
 

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from tollgate.config import Provider
-from tollgate.errors import ERROR_CLASSES, ProviderError
+from tollgate.errors import ERROR_CLASSES, ProviderError, Refusal
 from tollgate.events import Attempt, Candidate, CostLine, Outcome, Status, Usage, UsageSource
 from tollgate.failpoints import reached
 from tollgate.ids import attempt_id
@@ -30,6 +30,8 @@ from tollgate.wire.exchange import PROTOCOLS, WIRES, exchange_for, refusal_of
 BYTES_PER_TOKEN = 4  # of English text, about; used only where a provider did not say what it counted
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody is there to read it
+
+STOPPING = "The gateway is stopping and could not wait for the end of this answer. Try again."
 
 _HANDED_OVER = ProviderError("cut", "the request is its new owner's")  # not a failure: nothing is left to be done here
 
@@ -122,6 +124,7 @@ class Call:
         self._state: Literal["open", "closing", "closed"] = "open"
         self._task: asyncio.Task[None] | None = None
         self._begun = False
+        self._interrupted = False
         self._cancelled_because = ""
         self._attempts: list[Attempt] = list(job.previous)
         self._seq = 0
@@ -150,6 +153,11 @@ class Call:
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self._task
 
+    def interrupt(self, reason: str) -> None:
+        """Stop what is under way because the gateway stops; the client is there, and is told."""
+        self._interrupted = True
+        self.cancel(reason)
+
     def cancel(self, reason: str) -> None:
         """Stop what is under way, unless its end has been decided already."""
         if self._state == "open" and self._task is not None and not self._cancelled_because:
@@ -173,7 +181,7 @@ class Call:
         except asyncio.CancelledError:
             if not self._cancelled_because:
                 raise
-            closing = self._cancelled()
+            closing = self._stopped() if self._interrupted else self._cancelled()
         except TimeoutError:
             closing = self._failed(ProviderError("timeout", "the request's deadline has passed"))
         except Exception as bug:
@@ -372,7 +380,10 @@ class Call:
         """The plan is used up, the stream broke, or the deadline passed. The attempts cost; nobody is billed."""
         self._close_attempt(error)
         self._attempts = [_unbilled(attempt) for attempt in self._attempts]
-        refusal = refusal_of(error)
+        return self._refused(refusal_of(error), reason=_reason(error))
+
+    def _refused(self, refusal: Refusal, *, reason: str) -> _Closing:
+        """The end of a request that failed, told in the client's dialect, before or after content."""
         if self._seq == 0:
             body = WIRES[self._request.dialect].error_body(refusal, self._request.request_id)
             headers = (*self._failure_headers(), *refusal.headers.items())
@@ -380,11 +391,17 @@ class Call:
             assert self._exchange is not None
             body, headers = self._exchange.failure(refusal, self._request.request_id), ()
         return _Closing(
-            ending=self._ending("failed", refusal.status, error=refusal.code, reason=_reason(error)),
+            ending=self._ending("failed", refusal.status, error=refusal.code, reason=reason),
             status=refusal.status,
             headers=headers,
             body=body,
         )
+
+    def _stopped(self) -> _Closing:
+        """The gateway stops. What was received is metered as at a hang-up, and nobody is billed."""
+        self._close_attempt(cancelled=True)
+        refusal = Refusal(503, "gateway_stopping", STOPPING, type="api_error", headers={"retry-after": "1"})
+        return self._refused(refusal, reason=self._cancelled_because)
 
     def _cancelled(self) -> _Closing:
         """The client is gone. It pays for what it was sent; the provider may charge for what it had read."""

@@ -236,12 +236,17 @@ class Owner(Writer):
             if calls:
                 await asyncio.wait(calls, timeout=RUNNER_BEAT_S)
 
+    def interrupt(self, reason: str) -> None:
+        """End the calls under way; their clients are told."""
+        for call in list(self._calls.values()):
+            call.interrupt(reason)
+
     async def drained(self, patience_s: float, reason: str) -> None:
         """Return when no call runs here any more; those that take longer than `patience_s` are cancelled."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=patience_s)
         for call in list(self._calls.values()):
-            call.cancel(reason)
+            call.interrupt(reason)
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -252,7 +257,7 @@ class Owner(Writer):
         with contextlib.suppress(TollgateError):
             await self._landed_so_far()  # what was admitted last is a call by now, which can be cancelled
         for call in list(self._calls.values()):
-            call.cancel(reason)
+            call.interrupt(reason)
         if self._tasks:
             await asyncio.wait(self._tasks)
         with contextlib.suppress(TollgateError):

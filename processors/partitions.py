@@ -51,6 +51,11 @@ class Partitions:
         for partition in partitions:
             self._owners.pop(partition, None)
 
+    def interrupt(self) -> None:
+        """End the calls under way; their clients are told that the gateway stops."""
+        for owner in self._owners.values():
+            owner.interrupt(STOPPED)
+
     async def drained(self, patience_s: float) -> None:
         """Return when no call that was handed over runs here any more; what takes too long is cancelled."""
         await asyncio.gather(*(owner.drained(patience_s, STOPPED) for owner in self._leaving))

@@ -62,6 +62,15 @@ def view_files(connection: Connection, name: str, table: str, paths: Sequence[Pa
     connection.execute(f'CREATE VIEW "{name}" AS {query}')
 
 
+def confine(connection: Connection, paths: Sequence[Path]) -> None:
+    """From here on, queries read these files and no others, write none, and cannot change that."""
+    names = ["'" + str(path).replace("'", "''") + "'" for path in paths]
+    # a path is looked up as a pattern first, in which its own special characters are escaped, and then opened
+    connection.execute(f"SET allowed_paths = {_list(paths)}::VARCHAR[] || [{', '.join(names)}]::VARCHAR[]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
 def join(table: str, inputs: Sequence[Path], output: Path, *, in_order: bool, spill: Path) -> int:
     """Write the rows of all inputs into one file and return their number; `in_order`: by organisation and time.
 

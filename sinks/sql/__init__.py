@@ -24,7 +24,7 @@ from tollgate.errors import UsageError
 from tollgate.log import Log
 from tollgate.sinks.fold import TOPICS, Fold
 from tollgate.sinks.manifest import TEMPORARY, load
-from tollgate.sinks.parquet import Connection, connect, view_files
+from tollgate.sinks.parquet import Connection, confine, connect, view_files
 from tollgate.sinks.rows import SCHEMAS
 
 Format = Literal["table", "csv", "json", "parquet"]
@@ -32,11 +32,12 @@ Parameters = Sequence[object] | Mapping[str, object] | None
 
 VIEWS = (*SCHEMAS, "usage_daily", "invoices", "focus")
 TABLE_WIDTH = 100_000  # as wide as it needs to be: an amount cut short is worse than a long line
+ALLOWED = tuple([kind] for kind in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN))
 TAIL_ROWS = 50_000  # decoded rows that wait to be put into columns
 
 
 async def open_sql(data: Path, log: Log | None = None) -> Connection:
-    """A DuckDB connection with every view; the caller closes it.
+    """A DuckDB connection with every view, which reads their files and no others; the caller closes it.
 
     `log` None leaves out what is not flushed. Money is DECIMAL(38,12), times are UTC. Raises `OutOfRange` when the
     log has lost what the manifest says comes next.
@@ -45,10 +46,14 @@ async def open_sql(data: Path, log: Log | None = None) -> Connection:
     tails = await _tails(log, Fold(state.cursors))
     connection = connect(spill=data / TEMPORARY)
     for table in SCHEMAS:
-        view_files(connection, f"{table}_stored", table, [data / file.path for file in state.of(table)])
+        try:
+            view_files(connection, f"{table}_stored", table, [data / file.path for file in state.of(table)])
+        except duckdb.Error as error:
+            raise UsageError(f"{error}; `tollgate reconcile` says what is damaged, `replay` makes it anew") from None
         connection.register(f"{table}_tail", tails[table])
     for view in VIEWS:
         connection.execute(Path(__file__).with_name(f"{view}.sql").read_text(encoding="utf-8"))
+    confine(connection, [data / file.path for table in SCHEMAS for file in state.of(table)])
     return connection
 
 
@@ -71,16 +76,24 @@ async def run(
         raise UsageError("--format parquet is not for a terminal: name a file with --output")
     with await open_sql(data, log) as connection:
         try:
+            _check(connection, query)
             relation = connection.sql(query, params=parameters)
-            columns = [] if relation is None else list(relation.columns)
+            columns = list(relation.columns)
             if format == "parquet" and out is not None:
-                pq.write_table(pa.table({}) if relation is None else relation.to_arrow_table(), out, compression="zstd")
+                pq.write_table(relation.to_arrow_table(), out, compression="zstd")
                 return
-            rows = [] if relation is None else relation.fetchall()
+            rows = relation.fetchall()
         except duckdb.Error as error:
             raise UsageError(str(error)) from None
     with nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8", newline="") as stream:
         _WRITERS[format](stream, columns, rows)
+
+
+def _check(connection: Connection, query: str) -> None:
+    """Let through one query that reads, and nothing else. Raises `UsageError`."""
+    statements = connection.extract_statements(query)
+    if [statement.type for statement in statements] not in ALLOWED:
+        raise UsageError("the books are asked with one SELECT (or EXPLAIN, DESCRIBE); nothing is changed through SQL")
 
 
 async def _tails(log: Log | None, fold: Fold) -> dict[str, Any]:

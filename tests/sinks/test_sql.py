@@ -299,11 +299,29 @@ async def test_what_duckdb_refuses_is_a_mistake_of_the_user_in_its_words(tmp_pat
         await sql.run("SELECT 1", data=tmp_path, format="parquet")
 
 
-@pytest.mark.parametrize("format", ["table", "csv", "json"])
-async def test_a_statement_without_an_answer_is_no_error(tmp_path: Path, format: sql.Format) -> None:
-    await sql.run("CREATE TABLE t (n INTEGER)", data=tmp_path, format=format, out=tmp_path / "out")
-
-
 async def test_nothing_is_downloaded(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         await sql.run("SELECT * FROM 'https://example.invalid/x.parquet'", data=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "drop view usage",
+        "create table t (n integer)",
+        "copy (select 1) to 'x.csv'",
+        "select 1; select 2",
+        "set memory_limit = '1GB'",
+        "attach ':memory:' as other",
+        "select * from read_text('admin.key')",
+        "select * from glob('*')",
+        "",
+    ],
+)
+async def test_the_books_are_asked_and_nothing_else(tmp_path, monkeypatch, query):
+    """Whoever may ask for a sum may not read the admin key, which lies beside the books."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "admin.key").write_text("a key")
+    with pytest.raises(UsageError):
+        await sql.run(query, data=tmp_path)
+    assert [path.name for path in tmp_path.glob("*.csv")] == []

@@ -30,6 +30,7 @@ from tollgate.log import WritableLog
 from tollgate.log.kafka import KafkaLog
 from tollgate.prices.book import PriceBook
 from tollgate.processors.app import processors, transports
+from tollgate.processors.partitions import Partitions
 from tollgate.processors.world import World
 from tollgate.replies import LocalReplies
 from tollgate.reply_topic import ReplyReader, TopicMailbox, new_address
@@ -70,6 +71,7 @@ class Gateway:
         self._book = book
         self._fatal = fatal
         self._waiting_for = ["the log"]
+        self._partitions: Partitions | None = None
         self._control = Control()
         self._seals: TopicSeals | None = None if config.log.embedded else TopicSeals(log)
         self._sealer = Sealer(secrets.secret, self._seals or FolderSeals(data / "seals"))
@@ -101,6 +103,11 @@ class Gateway:
         """Be no longer ready: a balancer sends new requests elsewhere, those under way go on."""
         self._waiting_for.append(reason)
 
+    def interrupt(self) -> None:
+        """End the requests under way in this process: the time to let them end by themselves is over."""
+        if self._partitions is not None:
+            self._partitions.interrupt()
+
     @asynccontextmanager
     async def started(self) -> AsyncIterator[None]:
         """Run the stages; on leaving, requests under way are ended and the books written."""
@@ -124,7 +131,7 @@ class Gateway:
             elif self._is("sink"):
                 await beside(sinking(self.log, self._data, self._fatal))
             if self._is("worker"):
-                await beside(
+                self._partitions = await beside(
                     processors(
                         await self._world(stack),
                         data=self._data / "instances" / self._instance,

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from tollgate.errors import ConfigError
 from tollgate.ingress.server import server_config
 from tollgate.secret import ADMIN_KEY_FILE, Secrets
 
+GRACE_S = 5
 RESTART = 75  # EX_TEMPFAIL of sysexits.h: what is true stands in the log, so read it again
 
 # How many more objects there must be than at the last collection of the youngest for the next one; how many of those
@@ -44,6 +46,7 @@ async def _serve(
         def stop() -> None:
             gateway.refuse_new("the end: this process is stopping")
             server.should_exit = True
+            asyncio.get_running_loop().call_later(config.server.drain_s, gateway.interrupt)
 
         with _on_signal(stop):
             serving = asyncio.create_task(server.serve())
@@ -61,7 +64,8 @@ class _Server(uvicorn.Server):
     """uvicorn inside a process that has more to do: signals are not its business, and its start can be waited for."""
 
     def __init__(self, config: uvicorn.Config, drain_s: float) -> None:
-        config.timeout_graceful_shutdown = int(drain_s) or 1
+        # what is still under way after `drain_s` is ended by the gateway; this is for what even then does not end
+        config.timeout_graceful_shutdown = math.ceil(drain_s) + GRACE_S
         super().__init__(config)
 
     @contextmanager

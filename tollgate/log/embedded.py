@@ -572,6 +572,15 @@ def _from_tail(partition: _Partition, offset: int, limit: int) -> list[Record] |
     return [tail[index] for index in range(first, min(first + limit, len(tail)))]
 
 
+def _places(storage: Storage, path: Path) -> Sequence[Stored]:
+    try:
+        return storage.load()
+    except sqlite3.DatabaseError as error:
+        raise ConfigError(
+            f"{path} is damaged ({error}): put a copy of it back, or move the folder aside to begin anew"
+        ) from None
+
+
 def _prepare(path: Path, topics: Topics, durability: Durability) -> Storage:
     """The database for the one writer, with a place for every declared partition."""
     try:
@@ -579,7 +588,7 @@ def _prepare(path: Path, topics: Topics, durability: Durability) -> Storage:
     except sqlite3.Error as error:
         raise ConfigError(f"{path}: cannot be opened: {error}") from None
     try:
-        counts = Counter(stored.topic for stored in storage.load())
+        counts = Counter(stored.topic for stored in _places(storage, path))
         for topic in topics:
             if counts[topic.name] not in (0, topic.partitions):
                 raise ConfigError(

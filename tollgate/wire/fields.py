@@ -3,6 +3,8 @@
 `null` is the same as absent, as it is for the providers. Pure.
 """
 
+from collections.abc import Mapping
+
 import orjson
 
 from tollgate.errors import Refusal
@@ -188,3 +190,17 @@ def _json_type(value: object) -> str:
             return "a list"
         case _:
             return "an object"
+
+
+def changes_price(body: Body, neutral: frozenset[str], at_value: Mapping[str, tuple[object, ...]]) -> str | None:
+    """The first field that may change what a token costs, or how many there are, in a way that no bound allows for.
+
+    `neutral` do not, whatever they hold; those of `at_value` do not at these values. A field that is known to neither
+    is taken for one that does: a budget must not rest on a field that nobody here has heard of.
+    """
+    for field, value in body.items():
+        if value is None or field in neutral or field in EXTENSION_FIELDS:
+            continue
+        if field not in at_value or value not in at_value[field]:
+            return field
+    return None

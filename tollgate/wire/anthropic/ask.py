@@ -11,6 +11,36 @@ _FIXED_TOKENS = 15
 _BOUNDED_BLOCKS = frozenset({"text", "thinking", "redacted_thinking", "tool_use", "search_result"})
 _BOUNDED_SOURCES = frozenset({"text", "content"})
 
+# Fields that leave the price of a token as it is, and the number of tokens within the bounds
+_NEUTRAL = frozenset(
+    {
+        "cache_control",
+        "context_management",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "model",
+        "output_config",
+        "output_format",
+        "stop_sequences",
+        "stream",
+        "system",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_p",
+    }
+)
+_NEUTRAL_AT: dict[str, tuple[object, ...]] = {
+    "service_tier": ("auto", "standard_only"),
+    "speed": ("standard",),  # others cost more
+    "inference_geo": ("global",),
+    "container": ("",),
+    "mcp_servers": ([],),
+}
+
 
 def ask(body: Body) -> Ask:
     messages = fields.messages(body)
@@ -48,10 +78,7 @@ def _unbounded(body: Body, messages: list[Body], tools: list[object]) -> str | N
     for index, edit in enumerate(edits if isinstance(edits, list) else ()):
         if isinstance(edit, dict) and str(edit.get("type")).startswith("compact"):  # a pass of its own
             return f"context_management.edits[{index}]"
-    for field in ("container", "mcp_servers"):
-        if body.get(field):
-            return field
-    return None
+    return fields.changes_price(body, _NEUTRAL, _NEUTRAL_AT)
 
 
 def _unbounded_block(content: object, where: str) -> str | None:

@@ -11,6 +11,51 @@ _FIXED_TOKENS = 15
 _BOUNDED_PARTS = frozenset({"text", "refusal"})
 _BOUNDED_TOOLS = frozenset({"function", "custom"})
 
+# Fields that leave the price of a token as it is, and the number of tokens within the bounds
+_NEUTRAL = frozenset(
+    {
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "ignore_eos",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "min_p",
+        "model",
+        "n",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "reasoning",
+        "reasoning_effort",
+        "repetition_penalty",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+    }
+)
+_NEUTRAL_AT: dict[str, tuple[object, ...]] = {
+    "service_tier": ("auto", "default", "flex"),  # others cost more
+    "modalities": (["text"],),
+}
+
 
 def ask(body: Body) -> Ask:
     messages = fields.messages(body)
@@ -43,7 +88,4 @@ def _unbounded(body: Body, messages: list[Body], tools: list[object]) -> str | N
     for index, tool in enumerate(tools):
         if not isinstance(tool, dict) or tool.get("type") not in _BOUNDED_TOOLS:
             return f"tools[{index}]"
-    for field in ("web_search_options", "prediction"):  # pages found; rejected predictions are billed as output
-        if body.get(field) is not None:
-            return field
-    return None
+    return fields.changes_price(body, _NEUTRAL, _NEUTRAL_AT)
