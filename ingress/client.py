@@ -52,7 +52,8 @@ class Client:
 
     def accept(self, event: RequestAccepted) -> None:
         """Append the event. Its failure, if it fails, is what `serve` raises."""
-        appended = self._door.log.append(REQUESTS, self._request.org_id.encode(), encode(event))
+        key = self._request.org_id.encode()
+        appended = self._door.log.append(REQUESTS, key, encode(event), linger=True)  # the owner's decision follows
         asyncio.ensure_future(appended).add_done_callback(self._appended)
 
     async def serve(self) -> None:

@@ -121,7 +121,9 @@ class Writer:
                     lines=attempt.lines,
                 )
                 copy = asyncio.ensure_future(
-                    self._world.log.append("costs", request.org_id.encode(), encode(booked), partition=self.partition)
+                    self._world.log.append(
+                        "costs", request.org_id.encode(), encode(booked), partition=self.partition, linger=True
+                    )
                 )
                 self._copies.add(copy)
                 copy.add_done_callback(self._copied)

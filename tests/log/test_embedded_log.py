@@ -180,7 +180,7 @@ async def test_a_listener_has_a_record_at_once_and_its_answer_becomes_durable_wi
     log.listen("cause", lambda partition: heard.set())
     seen = log.news
 
-    cause = log.append("cause", b"k", b"v")
+    cause = log.append("cause", b"k", b"v", linger=True)
     await heard.wait()
     assert (log.end("cause", 0), log.taken("cause", 0)) == (0, 1)
     assert [record.value for record in log.tail("cause", 0, 0, 10) or ()] == [b"v"]
@@ -190,24 +190,38 @@ async def test_a_listener_has_a_record_at_once_and_its_answer_becomes_durable_wi
     await log.close()
 
 
-async def test_what_somebody_listens_to_is_written_though_nothing_comes_of_it(tmp_path: Path) -> None:
+async def test_what_lingers_is_written_in_the_end_though_nothing_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "LINGER_S", 0.001)
     log = await EmbeddedLog.open(tmp_path, declare("t"))
-    log.listen("t", lambda partition: None)
-    await log.append("t", b"k", b"1")
-    await log.append("t", b"k", b"2")
+    for value in (b"1", b"2"):
+        await log.append("t", b"k", value, linger=True)
     assert [record.value for record in await read(log, "t", 0)] == [b"1", b"2"]
     await log.close()
 
 
-async def test_a_closing_log_writes_what_waits_for_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_lingers_is_written_with_what_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "LINGER_S", 3600)
     log = await EmbeddedLog.open(tmp_path, declare("t"))
-    log.listen("t", lambda partition: None)
-    waiting = log.append("t", b"k", b"v")
-    await asyncio.sleep(0)
-    assert not waiting.done()
+    for _ in range(3):  # while one group is being written, the next one gathers
+        seen = log.news
+        lingering = log.append("t", b"k", b"v", linger=True)
+        await asyncio.sleep(0)
+        assert log.news == seen
+        await log.append("t", b"k", b"v")
+        assert lingering.done() and log.news == seen + 1
     await log.close()
-    assert waiting.done()
+
+
+async def test_a_closing_log_writes_what_lingers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "LINGER_S", 3600)
+    log = await EmbeddedLog.open(tmp_path, declare("t"))
+    lingering = log.append("t", b"k", b"v", linger=True)
+    await asyncio.sleep(0)
+    assert not lingering.done()
+    await log.close()
+    assert lingering.done()
 
 
 async def test_appends_of_one_turn_are_one_transaction(tmp_path: Path) -> None:
@@ -218,20 +232,20 @@ async def test_appends_of_one_turn_are_one_transaction(tmp_path: Path) -> None:
     await log.close()
 
 
-async def test_news_wake_all_who_wait(tmp_path: Path) -> None:
-    log = await EmbeddedLog.open(tmp_path, declare("t"))
+async def test_news_of_a_topic_wake_all_who_wait_for_it_and_nobody_else(tmp_path: Path) -> None:
+    log = await EmbeddedLog.open(tmp_path, Topics(topics=declare("t").topics | declare("other").topics))
     seen = log.news
-    waiting = [asyncio.create_task(log.wait_news(seen)) for _ in range(3)]
+    waiting = [asyncio.create_task(log.wait_news(seen, "t")) for _ in range(3)]
+    other = asyncio.create_task(log.wait_news(seen, "other"))
     await asyncio.sleep(0)
     waiting.pop().cancel()
     await log.append("t", b"k", b"v")
     assert await asyncio.gather(*waiting) == [seen + 1] * 2
-    assert await log.wait_news(seen) == seen + 1
-    last = asyncio.create_task(log.wait_news(log.news))
-    await asyncio.sleep(0)
+    assert await log.wait_news(seen, "t") == seen + 1
+    assert not other.done()
     await log.close()
     with pytest.raises(LogUnavailable, match="closed"):
-        await last
+        await other
 
 
 async def test_memory_holds_the_newest_records_and_the_disk_the_rest(

@@ -150,6 +150,7 @@ class ProcessLog:
         *,
         partition: int | None = None,
         headers: Headers = (),
+        linger: bool = False,
     ) -> "asyncio.Future[Position]":
         future: asyncio.Future[Position] = self._loop.create_future()
         if not self._process.alive:

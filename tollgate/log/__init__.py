@@ -46,10 +46,12 @@ class Log(Protocol):
         *,
         partition: int | None = None,
         headers: Headers = (),
+        linger: bool = False,
     ) -> Awaitable[Position]:
         """Take the record at once and return a future that is done when it is durable.
 
-        Appends to one partition land in the order of the calls, whether awaited or not.
+        Appends to one partition land in the order of the calls, whether awaited or not. A record may `linger` when
+        nobody waits until it is durable: it need not be written before others that are, and costs no write of its own.
         The future is an `asyncio.Future`: callbacks may be added. It fails with
         `LogUnavailable` when nothing was appended, `AppendUnknown` when nobody can know.
         """

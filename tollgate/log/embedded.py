@@ -14,8 +14,8 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -43,8 +43,8 @@ READ_BYTES = 4 << 20
 EXPIRE_ROWS = 250
 EXPIRE_BYTES = 8 << 20
 EXPIRE_STEPS = 20
-# How long a record that somebody listens to waits for what is appended because of it.
-LINGER_S = 0.005
+# How long a record that may linger waits for one that may not.
+LINGER_S = 0.05
 # How often a reader of another process's log looks for news.
 POLL_S = 0.2
 
@@ -110,6 +110,7 @@ class EmbeddedReader:
         *,
         partition: int | None = None,
         headers: Headers = (),
+        linger: bool = False,
     ) -> "asyncio.Future[Position]":
         """Raise `UsageError`."""
         raise UsageError(f"{self._folder}: this log is open for reading only")
@@ -139,7 +140,7 @@ class EmbeddedReader:
                     if records:
                         yield records
             if idle:
-                await self.wait_news(seen)
+                await self.wait_news(seen, topic)
 
     async def scan(
         self, topic: str, partition: int, start: int, end: int | None = None
@@ -181,8 +182,8 @@ class EmbeddedReader:
         """A number that changes when something was appended: what `wait_news` compares with."""
         return self._news
 
-    async def wait_news(self, seen: int) -> int:
-        """Return `news` as soon as it is not `seen`."""
+    async def wait_news(self, seen: int, topic: str) -> int:
+        """Return `news` as soon as it is not `seen` because of that topic; at times because of another."""
         while self._news == seen:
             await asyncio.sleep(POLL_S)
             await self._refresh()
@@ -269,7 +270,7 @@ class EmbeddedLog(EmbeddedReader):
         # Every record in memory, oldest first, as the partition in whose tail it is, with its weight.
         self._tail_order: deque[tuple[_Partition, int]] = deque()
         self._tail_bytes = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._drained: asyncio.Future[None] | None = None
         self._refusal: LogError | None = None
         self.failed: asyncio.Future[LogError] = self._loop.create_future()
@@ -315,6 +316,7 @@ class EmbeddedLog(EmbeddedReader):
         *,
         partition: int | None = None,
         headers: Headers = (),
+        linger: bool = False,
     ) -> "asyncio.Future[Position]":
         """See `Log.append`. A record without key or partition goes to partition 0."""
         partitions = self._of(topic)
@@ -342,20 +344,20 @@ class EmbeddedLog(EmbeddedReader):
         listener = self._listeners.get(topic)
         if listener is not None:
             listener(target.number)
-            if self._linger_ends is None:
-                self._linger_ends = self._loop.call_later(LINGER_S, self._end_linger)
-            return future
-        self._lingers = False
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+        if not linger:
+            self._lingers = False
+            if not self._flush_is_due:
+                self._flush_is_due = True
+                self._loop.call_soon(self._flush)
+        elif self._linger_ends is None:
+            self._linger_ends = self._loop.call_later(LINGER_S, self._end_linger)
         return future
 
     def listen(self, topic: str, listener: Callable[[int], None]) -> None:
         """Call `listener(partition)` at each append to the topic from now on; `tail` has it before it is durable.
 
         For a reader in this process that holds back every effect of a record until something that it appended
-        after it is durable. One listener per topic. Such a record waits up to `LINGER_S` for other appends.
+        after it is durable. One listener per topic.
         """
         self._listeners[topic] = listener
 
@@ -375,17 +377,17 @@ class EmbeddedLog(EmbeddedReader):
         """Up to `limit` records from `offset` on, durable or not yet; None: `scan` must read them from the disk."""
         return _from_tail(self._partition(topic, partition), offset, limit)
 
-    async def wait_news(self, seen: int) -> int:
-        """Return `news` as soon as it is not `seen`. Raises `LogUnavailable` when the log is closed meanwhile."""
-        while self._news == seen:
+    async def wait_news(self, seen: int, topic: str) -> int:
+        """Return `news` as soon as the topic has more than it had. Raises `LogUnavailable` when the log is closed."""
+        if self._news == seen:
             if self._refusal is not None:
                 raise self._refusal
             waiter = self._loop.create_future()
-            self._waiting.add(waiter)
+            self._waiting[topic].add(waiter)
             try:
                 await waiter
             finally:
-                self._waiting.discard(waiter)
+                self._waiting[topic].discard(waiter)
         return self._news
 
     async def commit_offsets(self, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
@@ -416,7 +418,7 @@ class EmbeddedLog(EmbeddedReader):
             self._drained = self._loop.create_future()
             self._end_linger()
             await self._drained
-        self._announce()
+        self._announce_end(self._refusal)
         await super().close()
         await self._writes.run(self._writer_storage.close)
         self._writes.stop()
@@ -436,15 +438,15 @@ class EmbeddedLog(EmbeddedReader):
         if self._writing or self._lingers or self.failed.done():
             return
         self._lingers = True
+        if self._linger_ends is not None:
+            self._linger_ends.cancel()
+            self._linger_ends = None
         self._writing, self._gathering = self._gathering, []
         values, self._values = self._values, []
         self._writes.post(partial(self._writer_storage.append, values, len(self._writing)), self._written)
 
     def _end_linger(self) -> None:
-        """Have what has gathered written, though nothing that it waited for was appended."""
-        if self._linger_ends is not None:
-            self._linger_ends.cancel()
-            self._linger_ends = None
+        """Have what has gathered written, though everything in it could wait."""
         self._lingers = not self._gathering
         self._flush()
 
@@ -467,14 +469,21 @@ class EmbeddedLog(EmbeddedReader):
             oldest.tail.popleft()
             self._tail_bytes -= weight
         self._news += 1
-        self._announce()
+        self._announce({partition.topic for _, partition, _, _ in written})
         if self._drained is not None and not self._queued_records:
             self._drained.set_result(None)
 
-    def _announce(self) -> None:
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+    def _announce(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            for waiter in self._waiting.get(topic, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _announce_end(self, refusal: LogError) -> None:
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(refusal)
 
     def _fail(self, cause: Exception) -> None:
         """A transaction failed: nobody knows what the disk holds, so nothing more is said about it."""
@@ -486,7 +495,7 @@ class EmbeddedLog(EmbeddedReader):
         for future, *_ in (*self._writing, *self._gathering):
             if not future.done():
                 future.set_exception(self._refusal)
-        self._announce()
+        self._announce_end(self._refusal)
         if self._drained is not None:
             self._drained.set_result(None)
 

@@ -181,6 +181,7 @@ class KafkaLog:
         *,
         partition: int | None = None,
         headers: Headers = (),
+        linger: bool = False,
     ) -> "asyncio.Future[Position]":
         """See `Log.append`. A record without key or partition goes to partition 0."""
         partitions = self._of(topic)

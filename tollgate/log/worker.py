@@ -30,16 +30,15 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[tuple[Callable[[], Any], _Done] | None] = SimpleQueue()
         self._under_way = 0
-        self._gives_way = False
+        self._gives_way: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def post(self, call: Callable[[], Result], done: Callable[[Result, Exception | None], None]) -> None:
         """Run `call` in the thread, then `done(result, error)` on the loop; `result` is None on an error."""
         self._under_way += 1
-        if not self._gives_way:
-            self._gives_way = True
-            self._loop.call_later(GIVE_WAY_EVERY_S, self._give_way)
+        if self._gives_way is None:
+            self._gives_way = self._loop.call_later(GIVE_WAY_EVERY_S, self._give_way)
         self._jobs.put((call, done))
 
     async def run(self, call: Callable[[], Result]) -> Result:
@@ -74,10 +73,10 @@ class Worker:
     def _finish(self, done: _Done, result: Any, error: Exception | None) -> None:
         self._under_way -= 1
         done(result, error)
+        if not self._under_way and self._gives_way is not None:
+            self._gives_way.cancel()
+            self._gives_way = None
 
     def _give_way(self) -> None:
-        self._gives_way = False
-        if self._under_way:
-            time.sleep(GIVE_WAY_S)
-            self._gives_way = True
-            self._loop.call_later(GIVE_WAY_EVERY_S, self._give_way)
+        time.sleep(GIVE_WAY_S)
+        self._gives_way = self._loop.call_later(GIVE_WAY_EVERY_S, self._give_way)
