@@ -1,10 +1,12 @@
 """TLS and SASL towards Kafka: what is accepted, what it becomes, and what is said where it cannot work."""
 
+import asyncio
 import socket
 import ssl
 import threading
 
 import pytest
+import uvloop
 from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaConnectionError,
@@ -20,6 +22,8 @@ from tollgate.log import kafka_access
 from tollgate.log.kafka_access import UNTOLD, Access, check_access, explained, not_in
 from tollgate.log.kafka_security import Security
 from tollgate.secret import Secret
+
+HANG_UP_S = 10.0  # asyncio and uvloop would give up after 30
 
 PASSWORD = Secret("hush-hush")
 USER = Security(protocol="SASL_PLAINTEXT", username="u", password=PASSWORD)
@@ -58,6 +62,36 @@ def test_without_a_file_the_authorities_of_the_system_are_trusted():
 
 def test_without_tls_there_is_no_context_even_with_a_user():
     assert USER.ssl_context() is None
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_connection_ends_though_the_broker_does_not_answer_the_goodbye(pem, new_loop):
+    """A broker that holds a fetch back reads nothing meanwhile."""
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_context.load_cert_chain(pem("client.pem"), pem("client.key"))
+
+    async def hang_up() -> None:
+        silent = asyncio.get_running_loop().create_future()
+
+        def hear_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            transport = writer.transport
+            transport.pause_reading()
+            silent.set_result(transport)
+
+        server = await asyncio.start_server(hear_nothing, "127.0.0.1", 0, ssl=server_context)
+        context = Security(protocol="SSL", ca_file=pem("authority.pem")).ssl_context()
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=context)
+        transport = await silent
+        try:
+            writer.close()
+            await asyncio.wait_for(writer.wait_closed(), HANG_UP_S)
+        finally:
+            transport.abort()
+            server.close()
+            await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(hang_up())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How a client connects to Kafka: TLS and SASL, in Kafka's own words. Knows nothing of what is then done there."""
 
+import contextlib
 import ipaddress
 import ssl
 from typing import Annotated, Any, Literal, NamedTuple
@@ -112,6 +113,7 @@ class Security(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ConfigError(f"{using}: {error.strerror}; it must be PEM, and a key without a password") from None
         except OSError as error:
             raise ConfigError(f"{using}: {error.strerror}") from None
+        context.sslobject_class = _Conversation
         return context
 
     def exposure(self, brokers: str) -> str | None:
@@ -129,6 +131,19 @@ class Security(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             f"the connection to Kafka at {brokers} is not encrypted: whoever is on the network between can {risk}; "
             f"set log.security.protocol to {'SASL_SSL' if self.sasl else 'SSL or SASL_SSL'}"
         )
+
+
+class _Conversation(ssl.SSLObject):
+    """TLS that says goodbye and does not wait for the answer.
+
+    A broker reads nothing while it holds a fetch back for new records. Each consumer that was closed waited that long
+    for its goodbye, and in uvloop sometimes for the 30 s of its time-out: a start took a minute and a half. Kafka's
+    records have their lengths and checksums, so nobody can pass a cut connection off as the end of the data.
+    """
+
+    def unwrap(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            super().unwrap()
 
 
 def _is_loopback(host: str) -> bool:

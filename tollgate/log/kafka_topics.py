@@ -8,7 +8,7 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError, for_code
 
 from tollgate.errors import ConfigError, LogUnavailable
 from tollgate.topics import ActualTopic, Difference, Topics, plan
@@ -73,7 +73,7 @@ async def _create(admin: Any, topics: Topics, names: list[str]) -> None:
     for name, code, *message in answer.topic_errors:
         if code not in (0, _TOPIC_EXISTS):
             reason = " ".join([for_code(code).__name__, *filter(None, message)])
-            raise ConfigError(f"topics.yaml: Kafka would not create '{name}': {reason}")
+            raise ConfigError(f"topics.yaml: Kafka would not create '{name}': {_refusal(code, 'CREATE') or reason}")
 
 
 async def _alter(admin: Any, topics: Topics, actual: Mapping[str, ActualTopic], names: set[str]) -> None:
@@ -87,9 +87,15 @@ async def _alter(admin: Any, topics: Topics, actual: Mapping[str, ActualTopic], 
     for answer in await admin.alter_configs(resources):
         for code, message, _, name in answer.resources:
             if code != 0:
-                raise ConfigError(
-                    f"topics.yaml: Kafka would not configure '{name}': {message or for_code(code).__name__}"
-                )
+                reason = _refusal(code, "ALTER_CONFIGS") or message or for_code(code).__name__
+                raise ConfigError(f"topics.yaml: Kafka would not configure '{name}': {reason}")
+
+
+def _refusal(code: int, operation: str) -> str | None:
+    """What to grant, if that is why Kafka refused."""
+    if code in (TopicAuthorizationFailedError.errno, ClusterAuthorizationFailedError.errno):
+        return f"grant this user {operation} on the topic"
+    return None
 
 
 async def _actual(admin: Any, topics: Topics) -> dict[str, ActualTopic]:
