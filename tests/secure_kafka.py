@@ -26,7 +26,8 @@ LISTENERS = ("SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 # Kafka's numbers (org.apache.kafka.common).
-TOPIC, GROUP, LITERAL, ALLOW = 2, 3, 3, 3
+TOPIC, GROUP, LITERAL = 2, 3, 3
+DENY, ALLOW = 2, 3
 CREATE, ALTER_CONFIGS = 5, 11
 
 _MODULES = "org.apache.kafka.common.security"
@@ -76,11 +77,11 @@ class SecureKafka:
         for group in access.groups:
             await self.grant_raw(user, GROUP, group, OPERATIONS["READ"])
 
-    async def grant_raw(self, user: str, kind: int, name: str, *operations: int) -> None:
+    async def grant_raw(self, user: str, kind: int, name: str, *operations: int, permission: int = ALLOW) -> None:
         connection = await create_conn(*self.plain.split(":"))
         try:
             for operation in operations:
-                request = CreateAclsRequest(kind, name, LITERAL, f"User:{user}", "*", operation, ALLOW)
+                request = CreateAclsRequest(kind, name, LITERAL, f"User:{user}", "*", operation, permission)
                 (result,) = (await connection.send(request)).creation_responses
                 assert result[0] == 0, result
         finally:

@@ -17,13 +17,13 @@ from msgspec.structs import replace
 
 from tests.kafka_broker import KafkaUnavailable
 from tests.log.support import read
-from tests.secure_kafka import ALTER_CONFIGS, CREATE, GROUP, MECHANISMS, TOPIC, SecureKafka, password_of
+from tests.secure_kafka import ALTER_CONFIGS, CREATE, DENY, GROUP, MECHANISMS, TOPIC, SecureKafka, password_of
 from tests.test_one_request import QUESTION, post
 from tollgate.app.access import access_of
 from tollgate.app.gateway import Gateway, Role, open_gateway
 from tollgate.app.open_log import open_log, open_log_to_read
 from tollgate.config import Config, load_config
-from tollgate.errors import ConfigError, LogUnavailable
+from tollgate.errors import AppendUnknown, ConfigError, LogUnavailable
 from tollgate.log.kafka import KafkaLog
 from tollgate.log.kafka_access import OPERATIONS, Access
 from tollgate.log.kafka_security import Security
@@ -215,6 +215,23 @@ async def test_rights_that_are_missing_are_told_with_topic_and_operation(broker:
     assert missing.partition(". ")[0] == "READ on topic requests; WRITE on topic costs; READ on group tollgate"
 
 
+async def test_a_right_that_is_taken_away_fails_the_log_with_the_topics_name(broker: SecureKafka) -> None:
+    await broker.grant("almost", Access(topics={"any": ("WRITE",)}))
+    log = await KafkaLog.connect(
+        broker.addresses["SASL_SSL"], ANY, client_id="test", security=broker.user("almost"), append_timeout_s=WAIT_S
+    )
+    try:
+        await log.append("any", b"k", b"v")
+        await broker.grant_raw("almost", TOPIC, "any", OPERATIONS["WRITE"], permission=DENY)
+        with pytest.raises(AppendUnknown, match=r"TopicAuthorizationFailedError\('any'\)"):
+            async with asyncio.timeout(WAIT_S):
+                while True:
+                    await log.append("any", b"k", b"v")
+        assert log.failed.done()
+    finally:
+        await log.close()
+
+
 async def test_a_topic_that_may_not_be_seen_is_not_called_missing(broker: SecureKafka) -> None:
     with pytest.raises(ConfigError, match=r"'newcomer' .* DESCRIBE on topic any; DESCRIBE_CONFIGS on topic any"):
         await check_kafka(broker.addresses["SASL_SSL"], ANY, broker.user("newcomer"))
@@ -227,6 +244,7 @@ async def test_rights_that_apply_lacks_are_named(broker: SecureKafka) -> None:
     for name in ("any", "absent"):
         await broker.grant("newcomer", Access(topics={name: ("DESCRIBE", "DESCRIBE_CONFIGS")}))
 
+    assert await check_kafka(address, ANY, newcomer) == []
     with pytest.raises(ConfigError, match="would not configure 'any': grant this user ALTER_CONFIGS"):
         await apply_kafka(address, differing, newcomer)
     with pytest.raises(ConfigError, match="would not create 'absent': grant this user CREATE"):

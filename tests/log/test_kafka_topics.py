@@ -1,4 +1,6 @@
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -12,26 +14,32 @@ from tollgate.topics import Topics
 pytestmark = pytest.mark.kafka
 
 
-async def set_by_hand(address: str, name: str, **config: str) -> None:
+SET_FOR_BROKER = 2  # Kafka's ConfigSource: set for one broker while it runs
+
+
+@asynccontextmanager
+async def admin_of(address: str) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(bootstrap_servers=address)
     await admin.start()
     try:
-        settings = {key.replace("_", "."): value for key, value in config.items()}
-        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, settings)])
+        yield admin
     finally:
         await admin.close()
+
+
+async def set_by_hand(address: str, name: str, **config: str) -> None:
+    """Have the topic these settings and no others."""
+    settings = {key.replace("_", "."): value for key, value in config.items()}
+    async with admin_of(address) as admin:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, settings)])
     async with asyncio.timeout(10):
         while await own_settings(address, name) != settings:
             await asyncio.sleep(0.02)
 
 
 async def own_settings(address: str, name: str) -> dict[str, str]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=address)
-    await admin.start()
-    try:
+    async with admin_of(address) as admin:
         (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
-    finally:
-        await admin.close()
     return {entry[0]: entry[1] for entry in answer.resources[0][4] if entry[3] == 1}
 
 
@@ -53,6 +61,35 @@ async def test_applying_leaves_alone_what_is_not_declared(kafka: str, topic: str
     await apply_kafka(kafka, declared)
     assert await check_kafka(kafka, declared) == []
     assert (await own_settings(kafka, topic))["segment.ms"] == "77000"
+
+
+async def test_applying_leaves_alone_what_was_set_for_a_broker_while_it_runs(kafka: str, topic: str) -> None:
+    """Such a setting is in force for the topic, too, but is not the topic's own: writing it down would detach it."""
+    declared = declare(topic, cleanup_policy="compact", retention_ms="1000")
+    async with admin_of(kafka) as admin:
+        broker = str((await admin.describe_cluster())["brokers"][0]["node_id"])
+        lag = {"log.cleaner.min.compaction.lag.ms": "1234"}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, broker, lag)])
+        try:
+            await apply_kafka(kafka, declared)
+            await set_by_hand(kafka, topic, segment_ms="77000")
+            async with asyncio.timeout(10):
+                while await in_force(admin, topic, "min.compaction.lag.ms") != ("1234", SET_FOR_BROKER):
+                    await asyncio.sleep(0.02)
+
+            await apply_kafka(kafka, declared)
+
+            assert await own_settings(kafka, topic) == {**declared[topic].config, "segment.ms": "77000"}
+            assert await in_force(admin, topic, "min.compaction.lag.ms") == ("1234", SET_FOR_BROKER)
+        finally:
+            await admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, broker, {})])
+
+
+async def in_force(admin: AIOKafkaAdminClient, topic: str, setting: str) -> tuple[str, int]:
+    """A topic's setting, and where Kafka has it from."""
+    (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    ((value, source),) = [(entry[1], entry[3]) for entry in answer.resources[0][4] if entry[0] == setting]
+    return value, source
 
 
 async def test_a_partition_count_is_reported_and_never_changed(kafka: str, topic: str) -> None:
