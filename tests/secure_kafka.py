@@ -75,7 +75,7 @@ class SecureKafka:
         for topic, operations in access.topics.items():
             await self.grant_raw(user, TOPIC, topic, *(OPERATIONS[operation] for operation in operations))
         for group in access.groups:
-            await self.grant_raw(user, GROUP, group, OPERATIONS["READ"])
+            await self.grant_raw(user, GROUP, group, OPERATIONS["Read"])
 
     async def grant_raw(self, user: str, kind: int, name: str, *operations: int, permission: int = ALLOW) -> None:
         connection = await create_conn(*self.plain.split(":"))

@@ -29,7 +29,7 @@ def test_a_process_of_all_roles_does_what_each_of_them_does():
 
 def test_the_operations_page_grants_each_role_what_it_does_and_no_more():
     topics: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for role, operation, names in re.findall(r"^allow (\w+) (READ|WRITE) (.+)$", PAGE, re.MULTILINE):
+    for role, operation, names in re.findall(r"^allow (\w+) (Read|Write) (.+)$", PAGE, re.MULTILINE):
         for name in names.split():
             topics[role][name].add(operation)
     groups = dict(re.findall(r"^join (\w+) (\S+)$", PAGE, re.MULTILINE))
@@ -45,7 +45,7 @@ def by_topic(access: Access) -> dict[str, set[str]]:
 
 def test_the_operations_page_lets_every_role_describe_every_topic():
     (names,) = re.findall(r'^topics="(.+)"$', PAGE, re.MULTILINE)
-    (roles,) = re.findall(r"^for user in (.+); do allow \$user DESCRIBE \$topics; done$", PAGE, re.MULTILINE)
+    (roles,) = re.findall(r"^for user in (.+); do allow \$user Describe \$topics; done$", PAGE, re.MULTILINE)
 
     assert set(names.split()) == TOPICS
     assert set(roles.split()) == set(ROLES)

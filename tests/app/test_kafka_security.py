@@ -62,15 +62,15 @@ async def prepare(broker: SecureKafka) -> None:
     everything = [*(topic.name for topic in load_topics()), "any"]
     await apply_kafka(broker.plain, ANY)
     for name in everything:
-        for operation in (CREATE, ALTER_CONFIGS, OPERATIONS["DESCRIBE"], OPERATIONS["DESCRIBE_CONFIGS"]):
+        for operation in (CREATE, ALTER_CONFIGS, OPERATIONS["Describe"], OPERATIONS["DescribeConfigs"]):
             await broker.grant_raw("operator", TOPIC, name, operation)
     await apply_kafka(broker.addresses["SASL_SSL"], load_topics(), broker.user("operator"))
-    described = Access(topics={topic.name: ("DESCRIBE",) for topic in load_topics()})
+    described = Access(topics={topic.name: ("Describe",) for topic in load_topics()})
     for role in ("all", *ROLES, "reader"):
         await broker.grant(role, described)
         await broker.grant(role, access_of(role))
     for user in ("worker", "CN=client"):
-        await broker.grant(user, Access(topics={"any": ("READ", "WRITE")}))
+        await broker.grant(user, Access(topics={"any": ("Read", "Write")}))
 
 
 def config_of(broker: SecureKafka, user: str) -> Config:
@@ -205,24 +205,24 @@ async def role_started(broker: SecureKafka, role: Role, data: Path) -> AsyncIter
 async def test_rights_that_are_missing_are_told_with_topic_and_operation(broker: SecureKafka, tmp_path: Path) -> None:
     granted = access_of("worker")
     topics = {name: operations for name, operations in granted.topics.items() if name not in ("costs", "requests")}
-    await broker.grant("almost", Access(topics=topics | {"requests": ("DESCRIBE",)}))
-    await broker.grant_raw("almost", GROUP, "tollgate", OPERATIONS["DESCRIBE"])
+    await broker.grant("almost", Access(topics=topics | {"requests": ("Describe",)}))
+    await broker.grant_raw("almost", GROUP, "tollgate", OPERATIONS["Describe"])
 
     with pytest.raises(ConfigError, match="does not allow user 'almost' to do what it must") as caught:
         await open_log(config_of(broker, "almost"), tmp_path, role="worker", client_id="test")
 
     _, _, missing = str(caught.value).partition("must: ")
-    assert missing.partition(". ")[0] == "READ on topic requests; WRITE on topic costs; READ on group tollgate"
+    assert missing.partition(". ")[0] == "Read on topic requests; Write on topic costs; Read on group tollgate"
 
 
 async def test_a_right_that_is_taken_away_fails_the_log_with_the_topics_name(broker: SecureKafka) -> None:
-    await broker.grant("almost", Access(topics={"any": ("WRITE",)}))
+    await broker.grant("almost", Access(topics={"any": ("Write",)}))
     log = await KafkaLog.connect(
         broker.addresses["SASL_SSL"], ANY, client_id="test", security=broker.user("almost"), append_timeout_s=WAIT_S
     )
     try:
         await log.append("any", b"k", b"v")
-        await broker.grant_raw("almost", TOPIC, "any", OPERATIONS["WRITE"], permission=DENY)
+        await broker.grant_raw("almost", TOPIC, "any", OPERATIONS["Write"], permission=DENY)
         with pytest.raises(AppendUnknown, match=r"TopicAuthorizationFailedError\('any'\)"):
             async with asyncio.timeout(WAIT_S):
                 while True:
@@ -233,7 +233,7 @@ async def test_a_right_that_is_taken_away_fails_the_log_with_the_topics_name(bro
 
 
 async def test_a_topic_that_may_not_be_seen_is_not_called_missing(broker: SecureKafka) -> None:
-    with pytest.raises(ConfigError, match=r"'newcomer' .* DESCRIBE on topic any; DESCRIBE_CONFIGS on topic any"):
+    with pytest.raises(ConfigError, match=r"'newcomer' .* Describe on topic any; DescribeConfigs on topic any"):
         await check_kafka(broker.addresses["SASL_SSL"], ANY, broker.user("newcomer"))
 
 
@@ -242,12 +242,12 @@ async def test_rights_that_apply_lacks_are_named(broker: SecureKafka) -> None:
     differing = Topics(topics={"any": Topic(name="any", partitions=1, config={"segment.ms": "77000"})})
     absent = Topics(topics={"absent": Topic(name="absent", partitions=1)})
     for name in ("any", "absent"):
-        await broker.grant("newcomer", Access(topics={name: ("DESCRIBE", "DESCRIBE_CONFIGS")}))
+        await broker.grant("newcomer", Access(topics={name: ("Describe", "DescribeConfigs")}))
 
     assert await check_kafka(address, ANY, newcomer) == []
-    with pytest.raises(ConfigError, match="would not configure 'any': grant this user ALTER_CONFIGS"):
+    with pytest.raises(ConfigError, match="would not configure 'any': grant this user AlterConfigs"):
         await apply_kafka(address, differing, newcomer)
-    with pytest.raises(ConfigError, match="would not create 'absent': grant this user CREATE"):
+    with pytest.raises(ConfigError, match="would not create 'absent': grant this user Create"):
         await apply_kafka(address, absent, newcomer)
 
 

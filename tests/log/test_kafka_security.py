@@ -216,10 +216,10 @@ async def test_a_listener_of_something_else_is_an_error_that_names_the_protocol(
 
 
 def test_a_set_of_operations_is_read_by_kafkas_numbers():
-    assert not_in(1 << 3 | 1 << 8, ("READ", "DESCRIBE")) == []
-    assert not_in(1 << 3 | 1 << 8, ("READ", "WRITE", "DESCRIBE_CONFIGS")) == ["WRITE", "DESCRIBE_CONFIGS"]
-    assert not_in(0, ("WRITE",)) == ["WRITE"]
+    assert not_in(1 << 3 | 1 << 8, ("Read", "Describe")) == []
+    assert not_in(1 << 3 | 1 << 8, ("Read", "Write", "DescribeConfigs")) == ["Write", "DescribeConfigs"]
+    assert not_in(0, ("Write",)) == ["Write"]
 
 
 def test_a_broker_that_does_not_tell_is_not_taken_to_refuse():
-    assert not_in(UNTOLD, ("READ", "WRITE")) == []
+    assert not_in(UNTOLD, ("Read", "Write")) == []

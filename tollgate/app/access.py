@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from tollgate.app.sinking import GROUP as SINKS
 from tollgate.log.kafka_access import Access, Operation
 
-READ: tuple[Operation, ...] = ("READ",)
-WRITE: tuple[Operation, ...] = ("WRITE",)
-BOTH: tuple[Operation, ...] = ("READ", "WRITE")
+READ: tuple[Operation, ...] = ("Read",)
+WRITE: tuple[Operation, ...] = ("Write",)
+BOTH: tuple[Operation, ...] = ("Read", "Write")
 
 WORKERS = "tollgate"
 

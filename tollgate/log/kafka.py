@@ -138,7 +138,7 @@ class KafkaLog:
         """
         security, access = security or Security(), access or Access()
         # Topics are counted below; without this right they would seem to be missing.
-        described = {topic.name: access.topics.get(topic.name, ("DESCRIBE",)) for topic in topics}
+        described = {topic.name: access.topics.get(topic.name, ("Describe",)) for topic in topics}
         await check_access(brokers, security, msgspec.structs.replace(access, topics=described), client_id=client_id)
         options = {
             "bootstrap_servers": brokers,

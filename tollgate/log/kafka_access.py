@@ -32,10 +32,10 @@ from .kafka_security import Security
 
 TIMEOUT_S = 15.0  # for each broker that is tried
 
-Operation = Literal["READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"]
+Operation = Literal["Read", "Write", "Describe", "DescribeConfigs"]
 
-# Kafka's numbers (org.apache.kafka.common.acl.AclOperation).
-OPERATIONS: Mapping[Operation, int] = {"READ": 3, "WRITE": 4, "DESCRIBE": 8, "DESCRIBE_CONFIGS": 10}
+# In the words that kafka-acls takes, and Kafka's numbers for them (org.apache.kafka.common.acl.AclOperation).
+OPERATIONS: Mapping[Operation, int] = {"Read": 3, "Write": 4, "Describe": 8, "DescribeConfigs": 10}
 
 # What a broker answers in place of a set of operations that it does not tell.
 UNTOLD = -(2**31)
@@ -151,7 +151,7 @@ async def _denied_groups(connection: Any, groups: Collection[str]) -> list[str]:
         answer = await connection.send(HeartbeatRequest(group, -1, ""))
         if answer.error_code == GroupAuthorizationFailedError.errno:
             denied.append(group)
-    return [f"READ on {_named('group', denied)}"] if denied else []
+    return [f"Read on {_named('group', denied)}"] if denied else []
 
 
 def not_in(allowed: int, wanted: Collection[Operation]) -> list[Operation]:

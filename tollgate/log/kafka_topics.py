@@ -73,7 +73,7 @@ async def _create(admin: Any, topics: Topics, names: list[str]) -> None:
     for name, code, *message in answer.topic_errors:
         if code not in (0, _TOPIC_EXISTS):
             reason = " ".join([for_code(code).__name__, *filter(None, message)])
-            raise ConfigError(f"topics.yaml: Kafka would not create '{name}': {_refusal(code, 'CREATE') or reason}")
+            raise ConfigError(f"topics.yaml: Kafka would not create '{name}': {_refusal(code, 'Create') or reason}")
 
 
 async def _alter(admin: Any, topics: Topics, actual: Mapping[str, ActualTopic], names: set[str]) -> None:
@@ -87,7 +87,7 @@ async def _alter(admin: Any, topics: Topics, actual: Mapping[str, ActualTopic], 
     for answer in await admin.alter_configs(resources):
         for code, message, _, name in answer.resources:
             if code != 0:
-                reason = _refusal(code, "ALTER_CONFIGS") or message or for_code(code).__name__
+                reason = _refusal(code, "AlterConfigs") or message or for_code(code).__name__
                 raise ConfigError(f"topics.yaml: Kafka would not configure '{name}': {reason}")
 
 
@@ -122,7 +122,7 @@ async def _actual(admin: Any, topics: Topics) -> dict[str, ActualTopic]:
 async def _admin(brokers: str, topics: Topics, security: Security | None) -> AsyncIterator[Any]:
     security = security or Security()
     # A topic that this client may not see would be taken for a missing one.
-    access = Access(topics={topic.name: ("DESCRIBE", "DESCRIBE_CONFIGS") for topic in topics})
+    access = Access(topics={topic.name: ("Describe", "DescribeConfigs") for topic in topics})
     await check_access(brokers, security, access, client_id=CLIENT_ID)
     admin = AIOKafkaAdminClient(
         bootstrap_servers=brokers,
