@@ -1,18 +1,62 @@
 """The process around the gateway."""
 
+import asyncio
 import gc
+import os
+import signal
+from contextlib import asynccontextmanager
 
 import pytest
 
 from tollgate.app import serve
+from tollgate.config import load_config
+from tollgate.secret import Secret, Secrets
+
+SECRETS = Secrets(Secret("an admin key"), Secret("a secret"))
 
 
-def test_the_collector_spares_what_the_start_has_made_until_the_process_stops():
+class Stages:
+    """A gateway with nothing in it."""
+
+    async def application(self, scope, receive, send) -> None:
+        raise AssertionError("nobody asks for anything")
+
+    @asynccontextmanager
+    async def started(self):
+        yield
+
+    def refuse_new(self, reason: str) -> None:
+        pass
+
+    def interrupt(self) -> None:
+        pass
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    @asynccontextmanager
+    async def open_gateway(*_: object, **__: object):
+        yield Stages()
+
+    monkeypatch.setattr(serve, "open_gateway", open_gateway)
+
+
+async def serving(tmp_path) -> int:
+    return await serve._serve(
+        load_config(None, {}), role="all", data=tmp_path, host="127.0.0.1", port=0, instance="main", secrets=SECRETS
+    )
+
+
+async def test_the_collector_spares_what_the_start_has_made_until_the_process_stops(tmp_path, stages, monkeypatch):
+    ready = asyncio.Event()
+    monkeypatch.setattr(serve, "_greet", lambda *_: ready.set())
     thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
 
-    with pytest.raises(KeyboardInterrupt), serve._little_garbage():
-        assert gc.get_freeze_count() > frozen
-        assert gc.get_threshold() == serve.COLLECT_AFTER
-        raise KeyboardInterrupt
+    running = asyncio.create_task(serving(tmp_path))
+    await ready.wait()
+    assert gc.get_freeze_count() > frozen
+    assert gc.get_threshold() == serve.COLLECT_AFTER
+    os.kill(os.getpid(), signal.SIGTERM)
 
+    assert await running == 0
     assert (gc.get_threshold(), gc.get_freeze_count()) == (thresholds, frozen)

@@ -52,11 +52,12 @@ async def _serve(
             serving = asyncio.create_task(server.serve())
             await server.listening(serving)
             async with gateway.started():
-                if role in ("all", "ingress"):
-                    _greet(server.url, config, data)
-                else:
-                    print(f"tollgate {role} is ready; probes at {server.url}/readyz", flush=True)
-                await serving
+                with _little_garbage():
+                    if role in ("all", "ingress"):
+                        _greet(server.url, config, data)
+                    else:
+                        print(f"tollgate {role} is ready; probes at {server.url}/readyz", flush=True)
+                    await serving
     return 0
 
 
