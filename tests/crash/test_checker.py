@@ -7,6 +7,8 @@ from tests.crash.kills import spoilt
 
 pytestmark = pytest.mark.crash
 
+TRIES = 6  # a kill must strike between two steps for some bugs to show: not every one does
+
 
 async def test_where_no_bug_is_planted_nothing_is_found(tmp_path, provider):
     report = await spoilt(tmp_path / "gateway", provider, bug=None, seed=1)
@@ -18,6 +20,9 @@ async def test_where_no_bug_is_planted_nothing_is_found(tmp_path, provider):
 
 @pytest.mark.parametrize(("bug", "promise"), [(bug.__name__, promise) for bug, promise in BUGS.items()])
 async def test_a_planted_bug_is_found(tmp_path, provider, bug, promise):
-    report = await spoilt(tmp_path / "gateway", provider, bug=bug, seed=1)
-
-    assert promise in {violation.promise for violation in report.violations}, str(report)
+    for seed in range(1, TRIES + 1):
+        await provider.forget()
+        report = await spoilt(tmp_path / f"gateway-{seed}", provider, bug=bug, seed=seed)
+        if promise in {violation.promise for violation in report.violations}:
+            return
+    pytest.fail(str(report))
