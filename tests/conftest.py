@@ -1,4 +1,4 @@
-"""What tests of several areas share: a Kafka broker, started when the first test marked `kafka` runs."""
+"""What tests of several areas share: a Kafka broker, started when the first test marked `kafka` runs, and a summary."""
 
 import os
 
@@ -8,6 +8,8 @@ from tests.kafka_broker import HOW_TO_GET, KafkaBroker, KafkaUnavailable
 
 RUNNING = os.environ.get("TOLLGATE_TEST_KAFKA")
 REQUIRED = os.environ.get("TOLLGATE_REQUIRE_KAFKA") == "1"
+
+SUMMARY = "summary"  # what a test records under this name is printed at the end of the run, one line each
 
 _BROKER = pytest.StashKey[KafkaBroker | KafkaUnavailable]()
 
@@ -21,6 +23,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip the tests on Kafka where there is none: from one place, so that the summary says so in one line."""
     if item.get_closest_marker("kafka") is not None and RUNNING is None:
         _own_broker(item.config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have to tell beyond that they passed, wherever they ran."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    lines = [text for report in reports for name, text in report.user_properties if name == SUMMARY]
+    if lines:
+        terminalreporter.section("what was measured")
+        terminalreporter.write("\n".join(map(str, lines)) + "\n")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -55,8 +55,8 @@ def test_the_admin_key_is_the_admin():
 @pytest.mark.parametrize(
     "token",
     [
-        TOKEN[:-1] + ("a" if TOKEN[-1] != "a" else "b"),
-        keys.new_key()[1],
+        pytest.param(TOKEN[:-1] + ("a" if TOKEN[-1] != "a" else "b"), id="another end"),
+        pytest.param(keys.new_key()[1], id="of another gateway"),
         ADMIN_KEY[:-1],
         ADMIN_KEY + "x",
         "admin",

@@ -186,7 +186,8 @@ async def test_the_admin_finds_what_the_topic_of_requests_keeps_no_longer(gatewa
 
 
 @pytest.mark.parametrize(
-    "request_id", ["nothing", "00000000-0000-7000-8000-000000000000", "' OR 1=1", new_request_id()]
+    "request_id",
+    ["nothing", "00000000-0000-7000-8000-000000000000", "' OR 1=1", pytest.param(new_request_id(), id="a new one")],
 )
 async def test_what_there_is_no_trace_of_is_not_found(gateway: Gateway, request_id: str):
     for client in (gateway.bearer("acme"), gateway.admin):

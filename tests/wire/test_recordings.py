@@ -9,6 +9,7 @@ from anthropic.types import Message, RawMessageStreamEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter, ValidationError
 
+from tests.conftest import SUMMARY
 from tests.wire import recordings
 from tests.wire.fixtures import DIALECTS, by_byte, payloads, stream, unary
 from tests.wire.recordings import MAX_CUT_BYTES, Table
@@ -92,7 +93,7 @@ def raises(protocol, recording):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_recorded_answer_is_told_in_every_dialect(name, capsys):
+def test_every_recorded_answer_is_told_in_every_dialect(name, record_property):
     protocol = FILES[name]
     table = Table(name, EXCEPTIONS)
     for recording in recordings.recordings(name):
@@ -122,13 +123,12 @@ def test_every_recorded_answer_is_told_in_every_dialect(name, capsys):
                     assert one.meter == other.meter
 
                 table.check(f"{client} cut", recording, cut)
-    with capsys.disabled():
-        print(f"\n{table}", end="")
+    record_property(SUMMARY, str(table))
     assert not table.failures, "\n" + "\n".join(table.failures)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_recorded_request_is_carried_or_refused_by_name(name, capsys):
+def test_every_recorded_request_is_carried_or_refused_by_name(name, record_property):
     protocol = FILES[name]
     table = Table(name, EXCEPTIONS)
     for recording in recordings.recordings(name):
@@ -159,8 +159,7 @@ def test_every_recorded_request_is_carried_or_refused_by_name(name, capsys):
                     assert refused.code == "unsupported_parameter"
 
             table.check(f"to {target}", recording, carry_or_refuse)
-    with capsys.disabled():
-        print(f"\n{table}", end="")
+    record_property(SUMMARY, str(table))
     assert not table.failures, "\n" + "\n".join(table.failures)
 
 
