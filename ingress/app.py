@@ -1,24 +1,27 @@
 """The ASGI application: routes, and the one edge where every error becomes a body that the client's dialect shows.
 
-Pure ASGI throughout; the hot routes are found in a table, the rest by Starlette's router.
+Pure ASGI throughout. The paths on which a model is asked are a table of their own (`tollgate.ingress.routes`), the
+rest is found by Starlette's router.
 """
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from traceback import format_tb
 from typing import Literal, TypeAlias
 
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Route as Mount
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
 
 from tollgate.errors import Refusal
 from tollgate.events import Dialect
-from tollgate.ingress import chat
 from tollgate.ingress.admin import Admin
 from tollgate.ingress.audit import Audit
 from tollgate.ingress.auth import Authenticator, Headers, require_admin
 from tollgate.ingress.catalogue import Catalogue
+from tollgate.ingress.chat import Chat
 from tollgate.ingress.door import Door
 from tollgate.ingress.guard import (
     MAX_BODY_BYTES_HELD,
@@ -34,6 +37,7 @@ from tollgate.ingress.http import Answer, ClientGone, Incoming, encoded
 from tollgate.ingress.metrics import GONE, Metrics
 from tollgate.ingress.models import Models
 from tollgate.ingress.probes import Probes
+from tollgate.ingress.routes import ROUTES, Routes
 from tollgate.ingress.story import Stories
 from tollgate.wire.exchange import WIRES
 
@@ -46,7 +50,7 @@ Handler: TypeAlias = Callable[[Incoming], Awaitable[Answer | None]]
 _INCOMING = "tollgate.incoming"  # where the router's scope carries what the edge made of the request
 
 
-def create_ingress(door: Door) -> ASGIApp:
+def create_ingress(door: Door) -> "Ingress":
     """The ingress as an ASGI application. It has neither start nor end: what it does ends with the client it is for."""
     return Ingress(door)
 
@@ -61,6 +65,10 @@ class Endpoint:
         self._handlers = dict(handlers)
         if "GET" in handlers:
             self._handlers["HEAD"] = handlers["GET"]
+
+    @property
+    def methods(self) -> frozenset[str]:
+        return frozenset(self._handlers)
 
     def handler(self, method: str) -> Handler:
         """Raises `Refusal` (405) that names the methods there are."""
@@ -83,15 +91,21 @@ class Ingress:
         self._audit = Audit(door.log, self._metrics.audits_dropped)
         self._authenticator = Authenticator(door.control, door.secrets)
         catalogue = Catalogue(door.config)
-        completions = chat.Chat(door, catalogue=catalogue, load=self._load, metrics=self._metrics)
-        self._hot = {path: Endpoint(path, "key", POST=completions.complete) for path in chat.ENDPOINTS}
-        self._router = _router(
+        chat = Chat(door, catalogue=catalogue, load=self._load, metrics=self._metrics)
+        self._routes = Routes()
+        self._asked = {route.path: Endpoint(route.path, "key", POST=partial(chat.serve, route)) for route in ROUTES}
+        self._others = _endpoints(
             Admin(door, load=self._load),
             Models(catalogue, created_s=door.now_ms() // 1000),
             Probes(door.registry, door.not_ready),
             Stories(door),
-            self._serve,
         )
+        self._router = _router(self._others, self._serve)
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Everything that can be asked here."""
+        return (*self._asked.values(), *self._others)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Every error ends here."""
@@ -100,12 +114,13 @@ class Ingress:
         incoming = Incoming(scope, receive, send)
         try:
             incoming.headers = dict(scope["headers"])
-            incoming.dialect = dialect_of(incoming.path, incoming.headers)
+            found = self._routes.find(incoming.path)
+            incoming.dialect = dialect_of(incoming.path, incoming.headers) if found is None else found[0].dialect
             incoming.client_request_id = client_request_id(incoming.headers)
             check_head(scope, incoming.headers)
-            endpoint = self._hot.get(incoming.path)
-            if endpoint is not None:
-                await self._serve(endpoint, incoming)
+            if found is not None:
+                route, incoming.path_params = found
+                await self._serve(self._asked[route.path], incoming)
             else:
                 scope[_INCOMING] = incoming
                 await self._router(scope, receive, send)
@@ -172,20 +187,12 @@ class Ingress:
 
 
 def dialect_of(path: str, headers: Headers) -> Dialect:
-    """Whose shapes a client reads: told by the path where that is enough, else by the header that only one sends."""
-    if path in chat.ENDPOINTS:
-        return chat.ENDPOINTS[path]
+    """Whose shapes a client reads where no model is asked: by the path, else by the header that only one sends."""
     return "anthropic" if path.startswith("/v1/messages") or b"anthropic-version" in headers else "openai"
 
 
-def _router(
-    admin: Admin,
-    models: Models,
-    probes: Probes,
-    stories: Stories,
-    serve: Callable[[Endpoint, Incoming], Awaitable[None]],
-) -> Router:
-    endpoints = (
+def _endpoints(admin: Admin, models: Models, probes: Probes, stories: Stories) -> tuple[Endpoint, ...]:
+    return (
         Endpoint("/", "open", GET=probes.root),
         Endpoint("/healthz", "open", GET=probes.health),
         Endpoint("/health", "open", GET=probes.health),
@@ -198,10 +205,10 @@ def _router(
         Endpoint("/v1/requests/{id}", "key", GET=stories.one),
     )
 
-    def mounted(endpoint: Endpoint) -> Route:
-        return Route(endpoint.route, _Mounted(endpoint, serve))
 
-    return Router([mounted(endpoint) for endpoint in endpoints], redirect_slashes=False, default=_nothing_here)
+def _router(endpoints: Sequence[Endpoint], serve: Callable[[Endpoint, Incoming], Awaitable[None]]) -> Router:
+    routes = [Mount(endpoint.route, _Mounted(endpoint, serve)) for endpoint in endpoints]
+    return Router(routes, redirect_slashes=False, default=_nothing_here)
 
 
 class _Mounted:

@@ -1,11 +1,13 @@
-"""Completions in both dialects: a request becomes an event, and what comes back goes to its client."""
+"""A model is asked: a request becomes an event, and what comes back goes to its client."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from tollgate.errors import LogError, Refusal
-from tollgate.events import Dialect, Request, RequestAccepted
+from tollgate.events import Request, RequestAccepted
 from tollgate.ingress.auth import Identity
 from tollgate.ingress.catalogue import Catalogue
 from tollgate.ingress.client import Client, not_accepted
@@ -14,10 +16,9 @@ from tollgate.ingress.guard import Load, check_body_head
 from tollgate.ingress.http import Incoming
 from tollgate.ingress.metrics import Metrics
 from tollgate.ingress.parse import parse_object
+from tollgate.ingress.routes import Route
 from tollgate.wire import Ask
 from tollgate.wire.exchange import WIRES
-
-ENDPOINTS: Mapping[str, Dialect] = {"/v1/chat/completions": "openai", "/v1/messages": "anthropic"}
 
 MAX_TAGS = 16
 MAX_TAG_NAME_CHARS = 64
@@ -46,13 +47,13 @@ class Chat:
         self._max_body_bytes = door.config.server.max_body_mb << 20
         self._deadline_ms = int(door.config.server.request_deadline_s * 1000)
 
-    async def complete(self, incoming: Incoming) -> None:
-        """`POST /v1/chat/completions` and `POST /v1/messages`."""
-        client = await self._accept(incoming)
+    async def serve(self, route: Route, incoming: Incoming) -> None:
+        """`POST` on any path of the table."""
+        client = await self._accept(route, incoming)
         # From here on nothing refers to the body: a call may take minutes, and a thousand bodies would fill the memory.
         await client.serve()
 
-    async def _accept(self, incoming: Incoming) -> Client:
+    async def _accept(self, route: Route, incoming: Incoming) -> Client:
         """Take the request in: when this returns, its event is on its way to the log."""
         door = self._door
         now_ms = door.now_ms()
@@ -60,18 +61,23 @@ class Chat:
         assert identity is not None
         check_body_head(incoming.headers, self._max_body_bytes)
         raw = await self._load.read_body(incoming, max_bytes=self._max_body_bytes)
+        body_bytes = len(raw)
         body = parse_object(raw)
+        if route.complete is not None:
+            body = route.complete(body, incoming.path_params)
+            raw = orjson.dumps(body)
         ask = WIRES[incoming.dialect].ask(body)
         self._catalogue.check(ask.model)
         request = build_request(
             incoming,
             identity,
             ask,
+            endpoint=route.name,
             tags=tags_of(body, incoming.header(TAGS_HEADER.encode())),
             accepted_ms=now_ms,
             deadline_ms=now_ms + self._deadline_ms,
             reply_to=door.replies.address,
-            body_bytes=len(raw),
+            body_bytes=body_bytes,
         )
         seal, sealed = await self._seal(request, raw)
         client = Client(incoming, request, door, on_cancel=self._metrics.cancelled)
@@ -101,6 +107,7 @@ def build_request(
     identity: Identity,
     ask: Ask,
     *,
+    endpoint: str,
     tags: dict[str, str],
     accepted_ms: int,
     deadline_ms: int,
@@ -117,7 +124,7 @@ def build_request(
         team_id=identity.team_id,
         key_id=identity.key_id,
         user_id=ask.user,
-        endpoint=incoming.path,
+        endpoint=endpoint,
         dialect=incoming.dialect,
         model=ask.model,
         stream=ask.stream,

@@ -1,0 +1,63 @@
+"""Where a model is asked: every path, whose dialect is spoken there, and how its body is read.
+
+A further endpoint is a line in the table; admission, metering and the books come with it.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from starlette.routing import compile_path
+
+from tollgate.events import Dialect
+from tollgate.wire import Body
+
+Params = Mapping[str, str]
+Complete = Callable[[Body, Params], Body]
+
+
+class Route(NamedTuple):
+    """One path. It may hold parameters, as Starlette writes them: `/v1beta/models/{model}:generateContent`.
+
+    `endpoint` is its name in events and books, the path itself unless several paths mean the same.
+    `complete` puts what the path says into the body. From there on the body alone is the request, in every form the
+    client may have sent it in: `model` and `stream` are fields of it.
+    """
+
+    path: str
+    dialect: Dialect
+    endpoint: str = ""
+    complete: Complete | None = None
+
+    @property
+    def name(self) -> str:
+        return self.endpoint or self.path
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("/v1/chat/completions", "openai"),
+    Route("/v1/messages", "anthropic"),
+)
+
+
+class Routes:
+    """The table, to be looked things up in: paths without parameters by one look into a dict."""
+
+    def __init__(self, routes: Iterable[Route] = ROUTES) -> None:
+        self._exact: dict[str, Route] = {}
+        self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        for route in routes:
+            if "{" in route.path:
+                self._patterns.append((compile_path(route.path)[0], route))
+            else:
+                self._exact[route.path] = route
+
+    def find(self, path: str) -> tuple[Route, Params] | None:
+        """The route of a path, and the parameters in it."""
+        exact = self._exact.get(path)
+        if exact is not None:
+            return exact, {}
+        for pattern, route in self._patterns:
+            if match := pattern.fullmatch(path):
+                return route, match.groupdict()
+        return None

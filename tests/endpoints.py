@@ -1,0 +1,68 @@
+"""One request for each endpoint, as a client sends it, and how to send it without a network."""
+
+import asyncio
+from typing import Any, NamedTuple
+
+import orjson
+
+
+class Example(NamedTuple):
+    """A request. `path` is where it goes if the route holds parameters, `endpoint` its name in the books if that is not
+    the route."""
+
+    body: dict[str, Any]
+    path: str = ""
+    endpoint: str = ""
+
+    @property
+    def content(self) -> bytes:
+        return orjson.dumps(self.body)
+
+
+MESSAGES = [{"role": "user", "content": "Hello, who is there?"}]
+
+EXAMPLES: dict[str, Example] = {
+    "/v1/chat/completions": Example({"model": "sandbox", "max_tokens": 50, "messages": MESSAGES}),
+    "/v1/messages": Example({"model": "sandbox", "max_tokens": 50, "messages": MESSAGES}),
+}
+
+STREAMING = frozenset({"/v1/chat/completions", "/v1/messages"})  # those that also take `stream: true`
+
+
+async def ask(application: Any, key: str, route: str, example: Example) -> tuple[int, dict[str, str], bytes]:
+    """What an HTTP server would do with the request: status, headers, body."""
+    return await post(application, key, example.path or route, example.content)
+
+
+async def post(
+    application: Any, key: str, path: str, content: bytes, content_type: str = "application/json"
+) -> tuple[int, dict[str, str], bytes]:
+    sent: list[dict[str, Any]] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "http_version": "1.1",
+        "headers": [
+            (b"host", b"tollgate"),
+            (b"authorization", b"Bearer " + key.encode()),
+            (b"content-type", content_type.encode()),
+            (b"content-length", str(len(content)).encode()),
+        ],
+    }
+    messages = [{"type": "http.request", "body": content, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        return await asyncio.get_running_loop().create_future()  # the client stays
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await application(scope, receive, send)
+    head, *bodies = sent
+    headers = {name.decode(): value.decode() for name, value in head["headers"]}
+    return head["status"], headers, b"".join(message.get("body", b"") for message in bodies)
