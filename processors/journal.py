@@ -6,7 +6,6 @@ lands where it should not was preceded by another writer: what that one wrote sa
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -69,7 +68,7 @@ class Writer:
                 self._gap.add_done_callback(self._explained)
                 return
             self._flying.popleft()
-            self._landed_s = time.monotonic()
+            self._landed_s = self._world.clock_s()
             self._copy_costs(flight.event, position.offset)
             if not flight.landed.done():
                 flight.landed.set_result(position)

@@ -89,7 +89,7 @@ class Owner(Writer):
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._room.set()
-        self._succession = Succession(self, world.replies, clock_s=time.monotonic)
+        self._succession = Succession(self, world.replies, clock_s=world.clock_s)
         self._silent: dict[str, float] = {}  # ingress → when it was last heard of, where it is another process
         self._released = False
 
@@ -117,7 +117,7 @@ class Owner(Writer):
                     self._copy_costs(event, record.offset)
         if ledger.epoch != took.offset:
             raise TollgateError(f"the journal of partition {self.partition} does not hold what was just appended to it")
-        self._landed_s = time.monotonic()
+        self._landed_s = self._world.clock_s()
         self._succession.begin(ledger.open.values(), ledger.epoch)
         if self._last is not None:
             await self._last
@@ -507,7 +507,7 @@ class Owner(Writer):
 
         After a long halt of the process somebody else may own it: then the beat does not land where it should.
         """
-        if self._world.shared and time.monotonic() - self._landed_s > CERTAIN_FOR_S and not self._released:
+        if self._world.shared and self._world.clock_s() - self._landed_s > CERTAIN_FOR_S and not self._released:
             await asyncio.shield(self._append(OwnerBeat(epoch=self.ledger.epoch)))
 
     async def start_attempt(
@@ -586,11 +586,11 @@ class Owner(Writer):
     def _heard(self, address: str) -> None:
         """An ingress lives, or has just sent a request."""
         if self._world.shared and address != self._world.address:
-            self._silent[address] = time.monotonic()
+            self._silent[address] = self._world.clock_s()
 
     def cancel_for_the_silent(self) -> None:
         """Cancel the calls whose ingress has not been heard of for long: their clients are gone with it."""
-        now_s = time.monotonic()
+        now_s = self._world.clock_s()
         silent = {address for address, heard_s in self._silent.items() if now_s - heard_s > INGRESS_PATIENCE_S}
         for address in silent:
             del self._silent[address]

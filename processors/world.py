@@ -1,5 +1,6 @@
 """Everything outside that the owner of a partition touches."""
 
+import time
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -29,3 +30,4 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     draw: Callable[[], float]
     shared: bool = False  # other processes may own partitions and hold clients: the log is Kafka
     now_ms: Callable[[], int]  # for durations and deadlines; decisions take the log's time
+    clock_s: Callable[[], float] = time.monotonic  # for patience; it goes on while the process is halted
