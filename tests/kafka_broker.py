@@ -25,11 +25,12 @@ LOG4J_VERSION = "2.25.4"
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 HOW_TO_GET = "Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
 
-# On Linux the broker ends even when the tests are killed: prctl(PR_SET_PDEATHSIG, SIGKILL).
+# On Linux a process that is run through this ends even when the tests are killed: prctl(PR_SET_PDEATHSIG, SIGKILL).
 _PRCTL = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
-_DIES_WITH_PARENT = [sys.executable, "-c", _PRCTL] if sys.platform == "linux" else []
+DIES_WITH_PARENT = [sys.executable, "-c", _PRCTL] if sys.platform == "linux" else []
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>local</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
@@ -60,27 +61,46 @@ class KafkaBroker:
         *,
         port: int = 0,
         listeners: Mapping[str, int] | None = None,
+        advertised: Mapping[str, int] | None = None,
         settings: Mapping[str, object] | None = None,
         users: Mapping[str, str] | None = None,
     ) -> None:
-        """Beside the plain listener at `port` there are `listeners`, each named for its security protocol.
+        """Beside the plain listener at `port` there are `listeners`, each named for its security protocol or plain.
 
+        Clients of a listener are told to come to the port that is `advertised` for it, if there is one: a proxy's.
         `settings` are in addition to those of every broker here; `users` and their passwords are for SCRAM.
         """
         self.port = port or free_port()
         self.address = f"{HOST}:{self.port}"
         self._listeners = {"PLAINTEXT": self.port, **(listeners or {})}
+        self._advertised = {**self._listeners, **(advertised or {})}
         self._settings = settings or {}
         self._users = users or {}
         self.process: subprocess.Popen[bytes] | None = None
         self._folder = Path()
+        self._command: list[str | Path] = []
 
     def start(self) -> "KafkaBroker":
-        """Return once the broker answers. Raises `KafkaUnavailable` where it cannot be had."""
+        """Return once the broker answers; after `kill` with the log that it had.
+
+        Raises `KafkaUnavailable` where it cannot be had.
+        """
+        self.launch()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.answers():
+            if not self.runs or time.monotonic() > deadline:
+                said = (self._folder / "broker.log").read_text(errors="replace")[-3000:]
+                self.stop()
+                raise RuntimeError(f"Kafka did not start:\n{said}")
+            time.sleep(0.05)
+        return self
+
+    def _formatted(self) -> list[str | Path]:
+        """Make an empty log in a new folder; return the command that runs the broker on it."""
         java, jars = _java(), _jars()
         self._folder = Path(tempfile.mkdtemp(prefix="tollgate-kafka-"))
         settings = self._folder / "server.properties"
-        values = {**_settings(self._folder / "data", self._listeners, free_port()), **self._settings}
+        values = _settings(self._folder / "data", self._listeners, self._advertised, free_port()) | dict(self._settings)
         settings.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
         (self._folder / "log4j2.xml").write_text(_LOG4J)
         command: list[str | Path] = [java, "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
@@ -92,17 +112,26 @@ class KafkaBroker:
         done = subprocess.run(format_log, capture_output=True, text=True, timeout=START_TIMEOUT_S)
         if done.returncode != 0:
             raise KafkaUnavailable(f"{java} cannot run Kafka {KAFKA_VERSION}: {done.stderr.strip()[:300]}")
-        run = [*_DIES_WITH_PARENT, *command, "kafka.Kafka", settings]
-        with (self._folder / "broker.log").open("wb") as output:
-            self.process = subprocess.Popen(run, stdout=output, stderr=output, start_new_session=True)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not _answers(self.port):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                said = (self._folder / "broker.log").read_text(errors="replace")[-3000:]
-                self.stop()
-                raise RuntimeError(f"Kafka did not start:\n{said}")
-            time.sleep(0.05)
-        return self
+        return [*DIES_WITH_PARENT, *command, "kafka.Kafka", settings]
+
+    def launch(self) -> None:
+        """Run on the log that is there, or on a new one. Returns at once; see `answers`."""
+        self._command = self._command or self._formatted()
+        with (self._folder / "broker.log").open("ab") as output:
+            self.process = subprocess.Popen(self._command, stdout=output, stderr=output, start_new_session=True)
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def answers(self) -> bool:
+        return _answers(self.port)
+
+    def kill(self) -> None:
+        """End the broker at once (SIGKILL), and keep its log for the next `start`."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(STOP_TIMEOUT_S)
 
     def stop(self) -> None:
         """End the broker and remove its log."""
@@ -122,15 +151,18 @@ class KafkaBroker:
         self.process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
 
 
-def _settings(data: Path, listeners: Mapping[str, int], controller_port: int) -> dict[str, object]:
+def _settings(
+    data: Path, listeners: Mapping[str, int], advertised: Mapping[str, int], controller_port: int
+) -> dict[str, object]:
     reachable = ",".join(f"{name}://{HOST}:{port}" for name, port in listeners.items())
+    protocols = (f"{name}:{name if name in PROTOCOLS else 'PLAINTEXT'}" for name in listeners)
     return {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
         "listeners": f"{reachable},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": reachable,
-        "listener.security.protocol.map": ",".join(["CONTROLLER:PLAINTEXT", *(f"{name}:{name}" for name in listeners)]),
+        "advertised.listeners": ",".join(f"{name}://{HOST}:{port}" for name, port in advertised.items()),
+        "listener.security.protocol.map": ",".join(["CONTROLLER:PLAINTEXT", *protocols]),
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": data,

@@ -39,6 +39,7 @@ class Sent:
     """One request as its client saw it. It carries `number` as a tag, so it is known also where nothing came back.
 
     `complete`: the dialect's last bytes were there. `broken`: the dialect's error came in the middle of a stream.
+    `error` is the code of either error; `answers` are the ids of the answers that the pieces of a stream belong to.
     """
 
     number: str
@@ -54,6 +55,8 @@ class Sent:
     hung_up: bool = False
     text: str = ""
     cost_pusd: int | None = None
+    error: str | None = None
+    answers: set[str] = field(default_factory=set)
 
 
 class Entry(NamedTuple):

@@ -21,7 +21,7 @@ PRICES_PUSD: Mapping[str, Mapping[str, int]] = {
     "main": {"input_tokens": 1_000_000, "cache_read_tokens": 250_000, "output_tokens": 4_000_000},
     "backup": {"input_tokens": 2_000_000, "cache_read_tokens": 500_000, "output_tokens": 6_000_000},
 }
-"""Pico-dollars per token of each provider; reasoning costs what output costs. `tests.crash.site` writes the same
+"""Pico-dollars per token of each provider; reasoning costs what output costs. `tests.crash.settings` writes the same
 prices into `pricing.yaml`, in USD per million."""
 FIRST_PROVIDER = "main"
 
@@ -92,7 +92,7 @@ class _Partition:
             if entry.kind == "owner_took":
                 self._epoch = entry.offset
                 self._now_ms = max(self._now_ms, entry.timestamp_ms)
-            elif entry.event["epoch"] != self._epoch:
+            elif entry.event.get("epoch") != self._epoch:
                 self._books.stale.append(entry)
             elif entry.kind == "admitted":
                 self._admit(entry)

@@ -93,6 +93,10 @@ class Load:
 
     async def _send(self, session: aiohttp.ClientSession, key: Key, kind: Kind) -> None:
         """Raises what aiohttp raises when the connection ends under the answer."""
+        await ask(session, self.compose(key, kind))
+
+    def compose(self, key: Key, kind: Kind) -> "Ask":
+        """The next request, in either dialect."""
         dialect = self._random.choice(("openai", "anthropic"))
         max_tokens = kind.max_tokens
         if dialect == "anthropic":
@@ -106,26 +110,12 @@ class Load:
             max_tokens=max_tokens,
         )
         self.sent.append(sent)
-        patience_s = self._random.uniform(0.0, 0.06) if kind.hangs_up else None
-        document = self._document(sent)
         headers = {
             "authorization": f"Bearer {key.token}",
             "x-tollgate-tags": f"sent={sent.number},max_tokens={max_tokens or 0}",
         }
-        body = bytearray()
-        try:
-            async with asyncio.timeout(patience_s):
-                async with session.post(PATH[dialect], json=document, headers=headers) as response:
-                    sent.request_id, sent.status = response.headers.get("x-request-id"), response.status
-                    async for piece in response.content.iter_any():
-                        body += piece
-                sent.complete = True
-        except TimeoutError:
-            if patience_s is None:
-                raise
-            sent.hung_up = True
-        finally:
-            read(sent, bytes(body))
+        patience_s = self._random.uniform(0.0, 0.06) if kind.hangs_up else None
+        return Ask(sent, headers, self._document(sent), patience_s)
 
     def _document(self, sent: Sent) -> dict[str, Any]:
         document: dict[str, Any] = {
@@ -141,6 +131,37 @@ class Load:
         return document
 
 
+class Ask(NamedTuple):
+    """A request, ready to be sent; its client waits no longer than `patience_s`."""
+
+    sent: Sent
+    headers: dict[str, str]
+    document: dict[str, Any]
+    patience_s: float | None
+
+
+async def ask(session: aiohttp.ClientSession, ask: Ask, *, url: str = "") -> None:
+    """Send it to the gateway at `url`, or at the session's, and note what comes back.
+
+    Raises what aiohttp raises when the connection ends under the answer.
+    """
+    sent = ask.sent
+    body = bytearray()
+    try:
+        async with asyncio.timeout(ask.patience_s):
+            async with session.post(url + PATH[sent.dialect], json=ask.document, headers=ask.headers) as response:
+                sent.request_id, sent.status = response.headers.get("x-request-id"), response.status
+                async for piece in response.content.iter_any():
+                    body += piece
+            sent.complete = True
+    except TimeoutError:
+        if ask.patience_s is None:
+            raise
+        sent.hung_up = True
+    finally:
+        read(sent, bytes(body))
+
+
 def read(sent: Sent, body: bytes) -> None:
     """Note what the bytes say. The end of a body counts as complete only with the last bytes of its dialect in it."""
     if sent.stream and sent.status == 200:
@@ -150,7 +171,7 @@ def read(sent: Sent, body: bytes) -> None:
                 sent.complete = True
             elif isinstance(event, dict):
                 _read_piece(sent, event)
-    elif sent.complete and sent.status == 200:
+    elif sent.complete:
         _read_piece(sent, loads(body, parse_float=Decimal))
 
 
@@ -167,8 +188,11 @@ def _events(body: bytes) -> Iterator[Any]:
 
 def _read_piece(sent: Sent, piece: dict[str, Any]) -> None:
     """A whole answer, or one event of it, in either dialect."""
-    if piece.get("error"):
-        sent.broken = True
+    if error := piece.get("error"):
+        sent.broken = sent.status == 200
+        sent.error = error.get("code") or error.get("type")
+    if sent.stream and "id" in piece:
+        sent.answers.add(piece["id"])
     for choice in piece.get("choices") or ():
         said = choice.get("message") or choice.get("delta") or {}
         sent.text += said.get("content") or ""

@@ -11,7 +11,6 @@ with a_provider(folder) as provider:
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import orjson
 
 from tests.crash import gateway
 from tests.crash.checker import Report, check
 from tests.crash.evidence import Key, gather
-from tests.crash.load import FALLBACKS, MIXED, Kind, Load
+from tests.crash.load import MIXED, Kind, Load
 from tests.crash.provider import Provider
+from tests.crash.settings import make_key, write_settings
+from tests.kafka_broker import free_port
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 30.0
@@ -36,12 +36,6 @@ POLL_S = 0.01
 LASTING_KEYS = 5
 DEADLINE_S = 1.2
 PROVIDER_TIMEOUT_S = 0.7  # two of them are longer than the deadline, so calls end by either
-
-PRICING = """\
-models:
-  "main/sandbox*": {input: 1.00, cache_read: 0.25, output: 4.00, context_window: 20000, max_output_tokens: 1000}
-  "backup/sandbox*": {input: 2.00, cache_read: 0.50, output: 6.00, context_window: 20000, max_output_tokens: 1000}
-"""
 
 
 class Site:
@@ -55,21 +49,9 @@ class Site:
         self._provider = provider
         self._load = Load(seed)
         self._bug = bug
-        self._port = _free_port()
+        self._port = free_port()
         self._url = f"http://127.0.0.1:{self._port}"
-        settings = {
-            "sandbox": False,
-            "providers": {
-                "main": _provider("openai", f"{provider.url}/v1", priority=1),
-                "backup": _provider("anthropic", provider.url, priority=2),
-            },
-            "routing": {"fallbacks": FALLBACKS},
-            "limits": {"default_max_tokens": 40},
-            "server": {"request_deadline_s": DEADLINE_S},
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "gateway.yaml").write_bytes(orjson.dumps(settings))
-        (folder / "pricing.yaml").write_text(PRICING)
+        write_settings(folder, provider.url, timeout_s=PROVIDER_TIMEOUT_S, server={"request_deadline_s": DEADLINE_S})
 
     @property
     def requests(self) -> int:
@@ -137,21 +119,19 @@ class Site:
         return check(evidence, self.keys, at_rest=at_rest)
 
     def _start(self, failpoint: str | None) -> subprocess.Popen[bytes]:
-        environment = _environment()
+        variables = environment()
         if failpoint is not None:
-            environment[gateway.FAILPOINT] = failpoint
+            variables[gateway.FAILPOINT] = failpoint
         if self._bug is not None:
-            environment[gateway.SEEDED_BUG] = self._bug
+            variables[gateway.SEEDED_BUG] = self._bug
         command = [sys.executable, "-m", gateway.__name__, "serve", "--port", str(self._port)]
         with (self._folder / "stderr").open("ab") as errors:
-            return subprocess.Popen(
-                command, cwd=self._folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors
-            )
+            return subprocess.Popen(command, cwd=self._folder, env=variables, stdout=subprocess.DEVNULL, stderr=errors)
 
     def _run(self, *arguments: str) -> None:
         """Another command, which must find nothing wrong."""
         command = [sys.executable, "-m", gateway.__name__, *arguments]
-        done = subprocess.run(command, cwd=self._folder, env=_environment(), capture_output=True, text=True)
+        done = subprocess.run(command, cwd=self._folder, env=environment(), capture_output=True, text=True)
         assert done.returncode == 0, f"tollgate {arguments[0]}: {done.returncode}: {done.stdout}{done.stderr}"
 
     async def _ready(self, process: subprocess.Popen[bytes]) -> bool:
@@ -200,58 +180,13 @@ class Site:
             await self._make_key("all three", org="zebra", budget_usd="0.02", per_minute=900, at_once=4)
         await self._make_key("small", org="acme", budget_usd="0.0012")
 
-    async def _make_key(
-        self,
-        name: str,
-        *,
-        org: str,
-        budget_usd: str | None = None,
-        per_minute: int | None = None,
-        at_once: int | None = None,
-    ) -> None:
-        form = {
-            "name": name,
-            "organization": org,
-            "limits": {"requests_per_minute": per_minute, "concurrent_requests": at_once},
-            "quota": {"monthly_budget": budget_usd},
-        }
+    async def _make_key(self, name: str, **limits: Any) -> None:
         admin_key = (self.data / "admin.key").read_text().strip()
-        headers = {"authorization": f"Bearer {admin_key}"}
-        async with (
-            aiohttp.ClientSession(headers=headers) as session,
-            session.post(f"{self._url}/v1/keys", json=form) as response,
-        ):
-            assert response.status == 201, await response.text()
-            made = await response.json()
-        budget_pusd = None if budget_usd is None else int(float(budget_usd) * 10**9) * 1000
-        self.keys[made["id"]] = Key(
-            id=made["id"],
-            token=made["key"],
-            org=org,
-            budget_pusd=budget_pusd,
-            per_minute=per_minute,
-            at_once=at_once,
-        )
+        key = await make_key(self._url, admin_key, name, **limits)
+        self.keys[key.id] = key
 
 
-def _provider(protocol: str, base_url: str, *, priority: int) -> dict[str, Any]:
-    return {
-        "protocol": protocol,
-        "base_url": base_url,
-        "models": ["sandbox*"],
-        "priority": priority,
-        "max_retries": 0,
-        "timeout_seconds": PROVIDER_TIMEOUT_S,
-    }
-
-
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """That of the tests, without what would configure a gateway."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("TOLLGATE_")}
     return own | {"PYTHONPATH": str(ROOT)}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
