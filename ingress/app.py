@@ -36,7 +36,7 @@ from tollgate.ingress.guard import (
 from tollgate.ingress.http import Answer, ClientGone, Incoming, encoded
 from tollgate.ingress.metrics import GONE, Metrics
 from tollgate.ingress.models import Models
-from tollgate.ingress.probes import Probes
+from tollgate.ingress.probes import Probes, Readiness
 from tollgate.ingress.routes import ROUTES, Routes
 from tollgate.ingress.story import Stories
 from tollgate.wire.exchange import WIRES
@@ -97,7 +97,7 @@ class Ingress:
         self._others = _endpoints(
             Admin(door, load=self._load),
             Models(catalogue, created_s=door.now_ms() // 1000),
-            Probes(door.registry, door.not_ready),
+            Probes(door.registry, door.readiness or self._readiness),
             Stories(door),
         )
         self._router = _router(self._others, self._serve)
@@ -155,6 +155,9 @@ class Ingress:
         finally:
             if endpoint.counted:
                 self._load.leave()
+
+    async def _readiness(self) -> Readiness:
+        return Readiness(self._door.not_ready())
 
     def _check_ready(self) -> None:
         """Raise `Refusal` (503) before the keys are known, and while the process is stopping: another one may be up."""

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from tollgate.config import Config
 from tollgate.control import Control
+from tollgate.ingress.probes import AskReadiness
 from tollgate.log import Log
 from tollgate.replies import Waiter
 from tollgate.sealed import Sealer
@@ -51,4 +52,5 @@ class Door:
     secrets: Secrets
     registry: CollectorRegistry
     not_ready: Callable[[], Sequence[str]] = tuple
+    readiness: AskReadiness | None = None  # what `/readyz` says; without it, what `not_ready` does
     now_ms: Callable[[], int] = wall_clock_ms

@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from faust.types import TableT
 
 from tollgate.config import Config
+from tollgate.log.ends import Ends
 from tollgate.log.kafka_security import Security
 from tollgate.processors.agents import declare_agents
+from tollgate.processors.counts import Counts
+from tollgate.processors.metrics import Backlogs
 from tollgate.processors.partitions import Partitions
 from tollgate.processors.transports.checkpoint import take_rows, write_rows
 from tollgate.processors.transports.faust_app import create_faust_app
@@ -22,6 +25,14 @@ from tollgate.processors.world import World
 from tollgate.sandbox import create_app as create_sandbox
 
 TOPIC = "requests"
+
+
+class Processors(NamedTuple):
+    """The processors at work: what they own, how far they are behind, and what they have counted."""
+
+    partitions: Partitions
+    backlogs: Backlogs
+    counts: Counts
 
 
 @asynccontextmanager
@@ -48,8 +59,9 @@ async def processors(
     instance: str,
     bootstrap_servers: Sequence[str] = (),
     security: Security | None = None,
+    ends: Ends,
     on_crash: Callable[[str], None],
-) -> AsyncIterator[Partitions]:
+) -> AsyncIterator["Processors"]:
     """Run the processors: yields when every assigned partition is taken over; on leaving, calls under way are ended.
 
     `on_crash` is called if the Faust app dies by itself.
@@ -73,7 +85,7 @@ async def processors(
         watch = asyncio.create_task(_watch(app.until_ended, on_crash))
         checkpoints = asyncio.create_task(partitions.checkpoint_often())
         try:
-            yield partitions
+            yield Processors(partitions, Backlogs(partitions, app, ends), world.counts)
         finally:
             for task in (watch, checkpoints):
                 task.cancel()

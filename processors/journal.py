@@ -34,6 +34,7 @@ class Writer:
         self._shifts = 0
         self._copies: set[asyncio.Future[Position]] = set()  # cost lines on their way to `costs`
         self._marked = -1  # the journal offset that the newest mark names
+        self._marked_s = world.clock_s()  # when that was written
         self._closed = False
 
     def _append(self, event: Event) -> asyncio.Future[Position]:
@@ -70,6 +71,7 @@ class Writer:
             self._flying.popleft()
             self._landed_s = self._world.clock_s()
             self._copy_costs(flight.event, position.offset)
+            self._world.counts.durable(flight.event)
             if not flight.landed.done():
                 flight.landed.set_result(position)
 
@@ -83,6 +85,7 @@ class Writer:
                 with contextlib.suppress(Unreadable):
                     if isinstance(decode(record.value or b""), OwnerTook):
                         self._world.fatal(f"partition {self.partition} has another owner since {record.offset}")
+        self._world.counts.gaps += 1
         shift(self.ledger, expected, actual - expected)
         for flight in self._flying:
             flight.expected += actual - expected
@@ -156,6 +159,7 @@ class Writer:
             await write_rows(checkpoint.rows)
             reached("checkpoint.rows")
             await write_rows(checkpoint.mark)
+            self._marked_s = self._world.clock_s()
             reached("checkpoint.marked")
             if checkpoint.obsolete:
                 await write_rows(checkpoint.obsolete)
@@ -163,6 +167,11 @@ class Writer:
             self._marked = marked
             put_back(self.ledger, checkpoint)
             raise
+
+    @property
+    def checkpoint_age_s(self) -> float:
+        """How old the newest checkpoint is; 0 when nothing has changed since."""
+        return 0.0 if self.ledger.next_offset == self._marked else self._world.clock_s() - self._marked_s
 
     async def _send(self, topic: str, key: bytes | None, event: Event) -> Position:
         return await self._world.log.append(topic, key, encode(event), partition=self.partition)

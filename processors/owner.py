@@ -89,7 +89,7 @@ class Owner(Writer):
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._room.set()
-        self._succession = Succession(self, world.replies, clock_s=world.clock_s)
+        self._succession = Succession(self, world.replies, clock_s=world.clock_s, counts=world.counts)
         self._silent: dict[str, float] = {}  # ingress → when it was last heard of, where it is another process
         self._released = False
 
@@ -118,6 +118,7 @@ class Owner(Writer):
         if ledger.epoch != took.offset:
             raise TollgateError(f"the journal of partition {self.partition} does not hold what was just appended to it")
         self._landed_s = self._world.clock_s()
+        world.counts.taken_over += 1
         self._succession.begin(ledger.open.values(), ledger.epoch)
         if self._last is not None:
             await self._last
@@ -224,6 +225,8 @@ class Owner(Writer):
             for request_id, call in self._calls.items()
         )
         await self._send("completions", None, OwnerReleased(epoch=self.ledger.epoch, running=running))
+        self._world.counts.released += 1
+        self._world.counts.calls_released += len(running)
         if running:
             self._keep(asyncio.get_running_loop().create_task(self._beat()))
 
@@ -638,6 +641,7 @@ class Owner(Writer):
 
     def _bury(self, src: int, value: bytes, reason: str, ack: Ack) -> None:
         """Keep what cannot be read where it can be looked at, and go on."""
+        self._world.counts.dead_letters += 1
         letter = DeadLetter(topic="requests", partition=self.partition, offset=src, reason=reason, value=value)
         log.error("requests %d/%d goes to dead-letters: %s", self.partition, src, reason)
         buried = asyncio.ensure_future(self._world.log.append("dead-letters", b"requests", encode(letter)))

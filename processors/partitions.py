@@ -80,6 +80,16 @@ class Partitions:
         return sum(owner.calls for owner in self._owners.values())
 
     @property
+    def calls_released(self) -> int:
+        """Calls that still run here although their partition was handed over."""
+        return sum(owner.calls for owner in self._leaving)
+
+    @property
+    def count(self) -> int:
+        """How many partitions this process owns."""
+        return len(self._owners)
+
+    @property
     def owners(self) -> Iterable[Owner]:
         return self._owners.values()
 

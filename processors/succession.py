@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from tollgate.events import CallReported, ProbeAnswered, RunnerBeat
+from tollgate.processors.counts import Counts
 from tollgate.processors.ledger import OpenRequest
 from tollgate.replies import Mailbox
 
@@ -36,10 +37,11 @@ class Heir(Protocol):
 class Succession:
     """The requests that are neither this owner's calls nor ended yet."""
 
-    def __init__(self, heir: Heir, replies: Mailbox, *, clock_s: Callable[[], float]) -> None:
+    def __init__(self, heir: Heir, replies: Mailbox, *, clock_s: Callable[[], float], counts: Counts) -> None:
         self._heir = heir
         self._replies = replies
         self._clock_s = clock_s
+        self._counts = counts
         self._asked: dict[str, float] = {}  # request → when its ingress was asked
         self._elsewhere: dict[str, float] = {}  # request → when its runner was last heard of
         self._timer: asyncio.TimerHandle | None = None
@@ -66,7 +68,7 @@ class Succession:
         """The ingress has said whether its client waits."""
         if event.epoch != self._epoch or self._asked.pop(event.request_id, None) is None:
             return
-        self._decide(event.request_id, waiting=event.waiting)
+        self._answered(event.request_id, waiting=event.waiting)
 
     def heard(self, event: RunnerBeat) -> None:
         """The runner lives."""
@@ -92,7 +94,11 @@ class Succession:
         if waiting is None:
             self._asked[facts.request_id] = self._clock_s()
         else:
-            self._decide(facts.request_id, waiting=waiting)
+            self._answered(facts.request_id, waiting=waiting)
+
+    def _answered(self, request_id: str, *, waiting: bool) -> None:
+        self._counts.probes["waiting" if waiting else "gone"] += 1
+        self._decide(request_id, waiting=waiting)
 
     def _decide(self, request_id: str, *, waiting: bool) -> None:
         request = self._heir.open_request(request_id)
@@ -108,6 +114,7 @@ class Succession:
         now_s = self._clock_s()
         for request_id in [name for name, since_s in self._asked.items() if now_s - since_s >= PROBE_PATIENCE_S]:
             del self._asked[request_id]
+            self._counts.probes["silent"] += 1
             self._decide(request_id, waiting=False)
         for request_id in [name for name, heard_s in self._elsewhere.items() if now_s - heard_s >= RUNNER_PATIENCE_S]:
             del self._elsewhere[request_id]

@@ -9,6 +9,7 @@ from tollgate.config import Config
 from tollgate.control import Control
 from tollgate.log import Log
 from tollgate.prices.book import PriceBook
+from tollgate.processors.counts import Counts
 from tollgate.processors.upstream import Transport
 from tollgate.replies import Mailbox
 from tollgate.sealed import Sealer
@@ -29,5 +30,6 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     fatal: Callable[[str], None]  # ends the process; the restart reads the truth
     draw: Callable[[], float]
     shared: bool = False  # other processes may own partitions and hold clients: the log is Kafka
+    counts: Counts = msgspec.field(default_factory=Counts)
     now_ms: Callable[[], int]  # for durations and deadlines; decisions take the log's time
     clock_s: Callable[[], float] = time.monotonic  # for patience; it goes on while the process is halted

@@ -77,6 +77,8 @@ class Fold:
         self._sealed: defaultdict[tuple[int, str], list[Any]] = defaultdict(list)
         self._sealed_size = 0
         self._skipped: list[Skipped] = []
+        self.fenced = 0
+        """Ends and adjustments, since the start, whose writer owned the partition no more."""
 
     @property
     def size(self) -> int:
@@ -162,6 +164,8 @@ class Fold:
             cursor.epoch = record.offset
         elif valid(cursor.epoch, event):
             self._add_journal_rows(event, record)
+        elif type(event) in (Ended, Adjusted):
+            self.fenced += 1
 
     def _add_journal_rows(self, event: Event, record: Record) -> None:
         place = record.partition, record.offset, record.timestamp_ms

@@ -73,6 +73,11 @@ class Sink:
         """Rows that were read and are not yet written."""
         return self._fold.size
 
+    @property
+    def records_fenced(self) -> int:
+        """Ends in the journal that were skipped because their writer had been replaced."""
+        return self._fold.fenced
+
     async def run(self) -> None:
         """Work until `drain` is done; raise what makes going on impossible.
 

@@ -6,6 +6,7 @@ keyed by the key's id. The fold holds every key in memory, revoked ones too, at 
 """
 
 import asyncio
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,8 @@ class Control:
         self.offset = 0
         self.highest_src = -1
         """The command furthest along `requests` whose effect is here."""
+        self.heard_s = time.monotonic()
+        """When the topic was last heard of, on the monotonic clock."""
         self._keys: dict[str, KeySet] = {}
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -105,6 +108,7 @@ async def follow_control(log: Log, control: Control) -> None:
     async for batch in log.follow(TOPIC, {0: start}):
         for record in batch:
             control.apply(record)
+        control.heard_s = time.monotonic()
 
 
 # Decisions -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,11 @@ from tollgate.errors import Refusal
 MAX_UNREAD_BYTES = 1 << 20  # a client this far behind is cancelled
 
 
+# Why a reply was dropped: its owner had been replaced (or it came twice); one before it never came, or it could not be
+# written or opened; nobody waits for it any more.
+Dropped = Literal["stale", "lost", "unclaimed"]
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of an answer. The first carries status and headers; the one with `last` is the end.
 
@@ -125,6 +130,8 @@ class LocalReplies:
     def __init__(self, address: str) -> None:
         self.address = address
         self._waiters: dict[str, Waiter] = {}
+        self.dropped: dict[Dropped, int] = {"stale": 0, "lost": 0, "unclaimed": 0}
+        """Replies that reached nobody, by why, since the start."""
 
     def open(self, request_id: str, on_behind: Callable[[], None] | None = None) -> Waiter:
         """Begin to wait. Call before the request is appended, so that no reply can come too early."""
@@ -140,11 +147,15 @@ class LocalReplies:
     def send(self, address: str, reply: Reply) -> None:
         waiter = self._waiters.get(reply.request_id)
         if waiter is None or address != self.address:
+            self.dropped["unclaimed"] += 1
             return
         match follows(reply, epoch=waiter.epoch, seq=waiter.taken):
             case "next":
                 waiter.put(reply)
+            case "stale":
+                self.dropped["stale"] += 1
             case "lost":
+                self.dropped["lost"] += 1
                 waiter.give_up(Refusal(502, "answer_lost", "A part of the answer was lost.", type="api_error"))
 
     def waiter(self, request_id: str) -> Waiter | None:

@@ -50,6 +50,7 @@ class TopicMailbox:
             appended = self._log.append(TOPIC, None, encode(event), partition=partition_of(address))
         except (LogError, SealError, ValueError) as error:
             log.error("a reply to request %s is lost: %s", reply.request_id, error)
+            self._local.dropped["lost"] += 1
             return
         _ignore_failure(appended)
 
@@ -73,17 +74,20 @@ class ReplyReader:
         self._log = source
         self._sealer = sealer
         self._local = local
+        self.partition = partition_of(local.address)
+        self.position = 0  # of the partition: the next record to be read
 
     async def start(self) -> Mapping[int, int]:
         """Where to read from: what came before this life is for nobody here. To be called before anybody waits."""
-        partition = partition_of(self._local.address)
-        return {partition: (await self._log.ends(TOPIC))[partition]}
+        self.position = (await self._log.ends(TOPIC))[self.partition]
+        return {self.partition: self.position}
 
     async def run(self, start: Mapping[int, int]) -> None:
         """Read without pause, for ever."""
         async for records in self._log.follow(TOPIC, start):
             for record in records:
                 self._take(record)
+            self.position = records[-1].offset + 1
 
     def _take(self, record: Record) -> None:
         try:
@@ -96,6 +100,7 @@ class ReplyReader:
                 self._local.send(event.address, _read(event, self._sealer))
             except SealError as error:  # the gap that it leaves is noticed with the next reply, or at the deadline
                 log.error("a reply to request %s cannot be opened: %s", event.request_id, error)
+                self._local.dropped["lost"] += 1
         elif isinstance(event, ProbeSent) and event.address == self._local.address:
             self._answer(event)
 

@@ -11,8 +11,10 @@ from mode import CrashingSupervisor, ServiceT
 
 from tollgate.log import Log
 from tollgate.log.kafka_security import Security
+from tollgate.processors.metrics import Undone
 from tollgate.processors.transports import checkpoint, embedded, kafka
 from tollgate.processors.transports.ownership import OwnedPartitions, Ownership
+from tollgate.processors.transports.safe_commit import SafeCommit
 
 COMMIT_INTERVAL_S = 1.0
 # A call to the broker that takes longer has failed. Kafka's session may not outlast it.
@@ -54,6 +56,19 @@ class ProcessorApp(faust.App):
         """The tables are recovered, and what recovery held back may flow."""
         super().on_rebalance_end()
         cast(OwnedPartitions, self.consumer).take_over_assigned()
+
+    @property
+    def settled(self) -> bool:
+        """Is every partition that is assigned to this process taken over?"""
+        return cast(OwnedPartitions, self.consumer).all_taken.is_set()
+
+    def undone(self) -> dict[int, Undone]:
+        """See `metrics.Stream`."""
+        unfinished = cast(SafeCommit, self.consumer).unfinished(self.ownership.topic)
+        return {
+            partition: Undone(offset, None if since_s is None else int(since_s * 1000))
+            for partition, (offset, since_s) in unfinished.items()
+        }
 
     async def until_ready(self) -> None:
         """Return when every partition assigned to this process is taken over. Raises why the app crashed."""

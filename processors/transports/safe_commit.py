@@ -23,7 +23,7 @@ class SafeCommit(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Offsets in the order of delivery, which is that of the log; a dict because it finds and keeps order.
-        self._unfinished: defaultdict[TP, dict[int, None]] = defaultdict(dict)
+        self._unfinished: defaultdict[TP, dict[int, float]] = defaultdict(dict)  # with the records' times
         self._following: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
         self._deliver = self.callback
@@ -31,7 +31,7 @@ class SafeCommit(Consumer):
 
     def _note_and_deliver(self, message: Message) -> Awaitable[Any]:
         if self.app.topics.acks_enabled_for(message.topic):
-            self._unfinished[message.tp][message.offset] = None
+            self._unfinished[message.tp][message.offset] = message.timestamp
             self._following[message.tp] = message.offset + 1
         return self._deliver(message)
 
@@ -43,6 +43,19 @@ class SafeCommit(Consumer):
         for offset in acknowledged:
             unfinished.pop(offset, None)
         return next(iter(unfinished), self._following.get(tp))
+
+    def unfinished(self, topic: str) -> dict[int, tuple[int, float | None]]:
+        """By partition: the first offset that is not acknowledged, and its record's time in Unix seconds.
+
+        Where everything delivered is acknowledged: the offset after the last delivered, and None.
+        """
+        found: dict[int, tuple[int, float | None]] = {}
+        for tp, following in self._following.items():
+            if tp.topic == topic:
+                acknowledged = set(self._acked.get(tp, ()))
+                waiting = (entry for entry in self._unfinished[tp].items() if entry[0] not in acknowledged)
+                found[tp.partition] = next(waiting, None) or (following, None)
+        return found
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Holes need no notes: what was not delivered is not unfinished."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
@@ -249,3 +250,13 @@ async def test_an_unknown_topic_or_partition_is_named(open_log: Open, topic: str
         await log.append("other", b"k", b"v")
     with pytest.raises(UsageError, match="there is no partition 1"):
         await log.append(topic, b"k", b"v", partition=1)
+
+
+async def test_what_is_not_acknowledged_can_be_seen(open_log: Open, topic: str) -> None:
+    log: Any = await open_log(declare(topic))
+    assert log.unacknowledged() == (0, 0, 0)
+    appends = [log.append(topic, b"k", b"v" * 100) for _ in range(3)]
+    records, size, oldest_s = log.unacknowledged()
+    assert (records, size >= 300, 0 <= oldest_s < FOLLOW_TIMEOUT_S) == (3, True, True)
+    await asyncio.gather(*appends)
+    assert log.unacknowledged() == (0, 0, 0)

@@ -24,6 +24,7 @@ def test_only_what_the_owner_says_becomes_rows() -> None:
     fold = Fold({})
     fold.take(log.records[JOURNAL, 0])
     assert requests(fold.cut()) == ["first owner's", "second owner's"]
+    assert fold.fenced == 2
 
 
 def test_the_epoch_is_carried_from_one_batch_to_the_next() -> None:

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.sinks.journals import DAY_MS, NOON_MS, MemoryLog, audit, ended, kept, told, took
 from tollgate.errors import Fenced, OutOfRange
 from tollgate.events import DeadLetter, decode
 from tollgate.journal import JOURNAL
 from tollgate.log.embedded import EmbeddedLog
+from tollgate.log.ends import Ends
+from tollgate.sinks.fold import TOPICS
+from tollgate.sinks.metrics import SinkMetrics
 from tollgate.sinks.sink import Sink
 from tollgate.topics import load_topics
 
@@ -218,3 +222,24 @@ async def test_it_reads_the_embedded_log(tmp_path: Path) -> None:
     await running
     await log.close()
     assert kept(running_on) == told(memory)
+
+
+async def test_its_metrics_say_how_far_it_is_behind(tmp_path: Path) -> None:
+    log = filled()
+    sink = await run_to_the_end(log, tmp_path)
+    log.put(ended("next", epoch=0), 1)
+    ends = Ends(log, TOPICS)  # type: ignore[arg-type]
+    await ends.refresh()
+    active: list[Sink | None] = [sink]
+    registry = CollectorRegistry()
+    registry.register(SinkMetrics(lambda: active[0], ends))
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"tollgate_sink_{name}", labels)
+
+    behind, level = {"topic": JOURNAL, "partition": "1"}, {"topic": JOURNAL, "partition": "0"}
+    assert (value("lag_records", **behind), value("lag_records", **level)) == (1, 0)
+    assert (value("lag_seconds", **behind) or 0) > 0
+    assert (value("lag_seconds", **level), value("active"), value("rows_total")) == (0, 1, 80)
+    active[0] = None
+    assert (value("active"), value("lag_records", **behind)) == (0, None)

@@ -77,7 +77,9 @@ async def play(consumer: Any, case: Case) -> None:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_the_offset_to_commit_is_that_of_the_first_event_still_running(consumer: Any, case: Case) -> None:
     await play(consumer, case)
+    seen = consumer.unfinished(PARTITION.topic)
     assert consumer._new_offset(PARTITION) == case.safe
+    assert [offset for offset, _ in seen.values()] == ([] if case.safe is None else [case.safe])
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

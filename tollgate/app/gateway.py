@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp
 from tollgate.app.open_log import open_log
 from tollgate.app.sinking import GROUP as SINKS
 from tollgate.app.sinking import sinking, sinking_if_elected
+from tollgate.app.watch import Watch
 from tollgate.config import Config
 from tollgate.control import Control, catch_up, follow_control
 from tollgate.errors import TollgateError, UsageError
@@ -30,7 +32,6 @@ from tollgate.log import WritableLog
 from tollgate.log.kafka import KafkaLog
 from tollgate.prices.book import PriceBook
 from tollgate.processors.app import processors, transports
-from tollgate.processors.partitions import Partitions
 from tollgate.processors.world import World
 from tollgate.replies import LocalReplies
 from tollgate.reply_topic import ReplyReader, TopicMailbox, new_address
@@ -70,13 +71,12 @@ class Gateway:
         self._instance = instance
         self._book = book
         self._fatal = fatal
-        self._waiting_for = ["the log"]
-        self._partitions: Partitions | None = None
         self._control = Control()
         self._seals: TopicSeals | None = None if config.log.embedded else TopicSeals(log)
         self._sealer = Sealer(secrets.secret, self._seals or FolderSeals(data / "seals"))
         self._replies = LocalReplies(new_address(log, instance))
         registry = CollectorRegistry()
+        self._watch = Watch(log, registry, role=role, control=self._control, replies=self._replies)
         if self._is("ingress"):
             door = Door(
                 config=config,
@@ -87,26 +87,27 @@ class Gateway:
                 secrets=secrets,
                 registry=registry,
                 not_ready=self.not_ready,
+                readiness=self._watch.readiness,
             )
             self.application: ASGIApp = create_ingress(door)
         else:
-            self.application = create_probe_app(registry, self.not_ready)
+            self.application = create_probe_app(registry, self._watch.readiness)
 
     def _is(self, role: Role) -> bool:
         return self._role in ("all", role)
 
     def not_ready(self) -> Sequence[str]:
         """What a new request would wait for; nothing when it may come."""
-        return self._waiting_for
+        return self._watch.waiting_for
 
     def refuse_new(self, reason: str) -> None:
         """Be no longer ready: a balancer sends new requests elsewhere, those under way go on."""
-        self._waiting_for.append(reason)
+        self._watch.waiting_for.append(reason)
 
     def interrupt(self) -> None:
         """End the requests under way in this process: the time to let them end by themselves is over."""
-        if self._partitions is not None:
-            self._partitions.interrupt()
+        if self._watch.processors is not None:
+            self._watch.processors.partitions.interrupt()
 
     @asynccontextmanager
     async def started(self) -> AsyncIterator[None]:
@@ -125,24 +126,35 @@ class Gateway:
                 reader = ReplyReader(self.log, self._sealer, self._replies)
                 await beside(self._always(reader.run(await reader.start()), "the reading of replies"))
                 await beside(self._always(reader.beat(), "the beat of the ingress"))
-            if self._is("sink") and isinstance(self.log, KafkaLog):
-                election = await beside(self.log.standing(SINKS))
-                await beside(sinking_if_elected(self.log, self._data, election, self._fatal))
-            elif self._is("sink"):
-                await beside(sinking(self.log, self._data, self._fatal))
+                self._watch.reader = reader
+            if self._is("sink"):
+                await self._start_sink(stack)
             if self._is("worker"):
-                self._partitions = await beside(
+                running = await beside(
                     processors(
                         await self._world(stack),
                         data=self._data / "instances" / self._instance,
                         instance=self._instance,
                         bootstrap_servers=self._config.log.bootstrap_servers,
                         security=self._config.log.security,
+                        ends=self._watch.ends,
                         on_crash=self._fatal,
                     )
                 )
-            self._waiting_for.remove("the log")
+                self._watch.worker_runs(running)
+            self._watch.waiting_for.remove("the log")
             yield
+
+    async def _start_sink(self, stack: AsyncExitStack) -> None:
+        """At once on the embedded log; on Kafka whenever this process is elected."""
+        at_work = partial(setattr, self._watch, "sink")
+        if isinstance(self.log, KafkaLog):
+            election = await stack.enter_async_context(self.log.standing(SINKS))
+            sink = sinking_if_elected(self.log, self._data, election, self._fatal, at_work)
+        else:
+            sink = sinking(self.log, self._data, self._fatal, at_work)
+        await stack.enter_async_context(sink)
+        self._watch.sink_runs()
 
     async def _log_failed(self) -> None:
         """Raise what made the log refuse every further append; until then, for ever."""

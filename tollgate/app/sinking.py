@@ -19,12 +19,14 @@ RETRY_S = 1.0  # after another sink was found at work although this one is elect
 log = logging.getLogger(__name__)
 
 Fatal = Callable[[str], None]
+AtWork = Callable[[Sink | None], None]  # is told which sink works in this process
 
 
 @asynccontextmanager
-async def sinking(source: Log, data: Path, fatal: Fatal) -> AsyncIterator[None]:
+async def sinking(source: Log, data: Path, fatal: Fatal, at_work: AtWork) -> AsyncIterator[None]:
     """Run the sink; on leaving, it writes what the log holds by then."""
     sink = Sink(source, data, failpoint=reached)
+    at_work(sink)
     stopping = False
 
     async def watched() -> None:
@@ -45,7 +47,9 @@ async def sinking(source: Log, data: Path, fatal: Fatal) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def sinking_if_elected(source: Log, data: Path, election: Election, fatal: Fatal) -> AsyncIterator[None]:
+async def sinking_if_elected(
+    source: Log, data: Path, election: Election, fatal: Fatal, at_work: AtWork
+) -> AsyncIterator[None]:
     """Run the sink while this process is elected. A sink that is fenced by another waits until it is elected again.
 
     The manifest, not the election, keeps two sinks from writing one row twice.
@@ -58,8 +62,10 @@ async def sinking_if_elected(source: Log, data: Path, election: Election, fatal:
             await election.won()
             active = Sink(source, data, failpoint=reached)
             log.info("this process is the active sink")
+            at_work(active)
             await _until_replaced(active, election)
             active = None
+            at_work(None)
             await asyncio.sleep(RETRY_S)
 
     async def watched() -> None:

@@ -32,6 +32,14 @@ class Record(NamedTuple):
     headers: Headers = ()
 
 
+class Unacknowledged(NamedTuple):
+    """Appends whose outcome is not known yet; `oldest_s` is how long the first of them has waited, 0 without any."""
+
+    records: int
+    bytes: int
+    oldest_s: float
+
+
 class Log(Protocol):
     """An append-only log of topics with partitions.
 
@@ -103,4 +111,8 @@ class WritableLog(Log, Protocol):
     @property
     def failed(self) -> "asyncio.Future[LogError]":
         """Done, with the error as its result, once an append has an unknown outcome: the process must end."""
+        ...
+
+    def unacknowledged(self) -> Unacknowledged:
+        """What was appended and is not known to be durable. For probes and metrics: it looks at everything queued."""
         ...

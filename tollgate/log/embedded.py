@@ -23,7 +23,7 @@ from typing import TypeVar
 from tollgate.errors import AppendUnknown, ConfigError, LogError, LogLocked, LogUnavailable, OutOfRange, UsageError
 from tollgate.topics import Topics
 
-from . import Headers, Position, Record, compaction
+from . import Headers, Position, Record, Unacknowledged, compaction
 from .partitioner import partition_of
 from .storage import OFFSET_BITS, Durability, Storage, Stored, pack_headers
 from .worker import Worker
@@ -352,6 +352,12 @@ class EmbeddedLog(EmbeddedReader):
         elif self._linger_ends is None:
             self._linger_ends = self._loop.call_later(LINGER_S, self._end_linger)
         return future
+
+    def unacknowledged(self) -> Unacknowledged:
+        """See `WritableLog.unacknowledged`."""
+        waiting = self._writing or self._gathering
+        oldest_ms = self._clock_ms() - waiting[0][2].timestamp_ms if waiting else 0
+        return Unacknowledged(self._queued_records, self._queued_bytes, max(0, oldest_ms) / 1000)
 
     def listen(self, topic: str, listener: Callable[[int], None]) -> None:
         """Call `listener(partition)` at each append to the topic from now on; `tail` has it before it is durable.

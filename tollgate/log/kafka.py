@@ -28,7 +28,7 @@ from tollgate.errors import (
 )
 from tollgate.topics import Topics
 
-from . import Headers, Position, Record
+from . import Headers, Position, Record, Unacknowledged
 from .kafka_access import Access, check_access
 from .kafka_election import Election, standing
 from .kafka_security import Security
@@ -267,6 +267,12 @@ class KafkaLog:
             found = await self._ask(self._asker.end_offsets([source]))
             return int(found[source])
         return int(found.offset)
+
+    def unacknowledged(self) -> Unacknowledged:
+        """See `WritableLog.unacknowledged`."""
+        now = time.monotonic()
+        oldest = min((batch.since for batch in self._unacknowledged()), default=now)
+        return Unacknowledged(self._queued_records, self._queued_bytes, now - oldest)
 
     def standing(self, group: str) -> AbstractAsyncContextManager[Election]:
         """Stand for election among all that call this with the same group name."""
