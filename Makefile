@@ -26,6 +26,7 @@ lint: .venv/test.stamp
 docs: .venv/test.stamp  ## the pages that are generated from the code
 	$(BIN)/python -m tollgate.app.docs_settings > docs/settings.md
 	$(BIN)/python -m tollgate.app.docs_sandbox > docs/sandbox.md
+	$(BIN)/python -m tollgate.app.docs_providers > docs/providers.md
 	$(BIN)/python -m tollgate.app.docs_events > docs/events.md
 	$(BIN)/python -m tollgate.app.docs_events --schemas docs/schemas
 

@@ -20,7 +20,8 @@ from tollgate.failpoints import reached
 from tollgate.ids import attempt_id
 from tollgate.money import usd_text
 from tollgate.prices.book import PriceBook
-from tollgate.prices.rate import bill, estimate_line, rate, unpriced
+from tollgate.prices.price import Price
+from tollgate.prices.rate import bill, estimate_line, rate, stated_line, unpriced
 from tollgate.processors.ledger import OpenRequest
 from tollgate.processors.upstream import Transport
 from tollgate.replies import Mailbox, Reply
@@ -333,13 +334,14 @@ class Call:
     def _lines(
         self, candidate: Candidate, meter: Meter, usage: Usage | None, source: UsageSource
     ) -> tuple[CostLine, ...]:
-        """The cost of what was used, at the price of the model that the provider says it served."""
+        """The cost of what was used: as the provider states it, unless the operator has a price of his own, or else at
+        the price of the model that the provider says it served.
+        """
         if usage is None:
             return ()
-        catalogue = self._providers[candidate.provider].price_provider
-        price = None
-        for model in dict.fromkeys((meter.served_model or candidate.model, candidate.model)):
-            price = price or self._book.price(candidate.provider, model, self._job.priced_ms, catalogue=catalogue)
+        price = self._price(candidate, meter)
+        if source == "provider" and meter.stated_cost_pusd is not None and not (price and price.operators_own):
+            return (stated_line(meter.stated_cost_pusd, self._book.version),)
         if price is None:
             return unpriced(usage, version=self._book.version)
         if source != "estimated":
@@ -349,6 +351,16 @@ class Call:
         if bound is not None and sum(line.cost_pusd for line in lines) > bound:
             return (estimate_line(bound, price.version),)
         return lines
+
+    def _price(self, candidate: Candidate, meter: Meter) -> Price | None:
+        catalogue = self._providers[candidate.provider].price_provider
+        for model in dict.fromkeys((meter.served_model or candidate.model, candidate.model)):
+            price = self._book.price(
+                candidate.provider, model, self._job.priced_ms, catalogue=catalogue, context=meter.price_context
+            )
+            if price is not None:
+                return price
+        return None
 
     # The end ------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from tollgate.config import BUILT_IN, Account, Config, Provider, load_config
 from tollgate.errors import ConfigError
 from tollgate.log.kafka_security import Security
 from tollgate.money import PUSD_PER_USD
+from tollgate.presets import presets
 from tollgate.secret import Secret
 
 KEY = "sk-not-for-your-eyes-0123456789"
@@ -105,6 +106,7 @@ def test_a_whole_file(load):
         connect_timeout_seconds=3,
         max_retries=0,
         price_provider="openai",
+        quirks=presets()["openai"].quirks,
     )
     local = config.providers["local"]
     assert (local.base_url, local.price_provider) == ("http://127.0.0.1:9999", "anthropic")
@@ -211,7 +213,23 @@ MISTAKES = {
     "a value for a section": ("server: 8080", "gateway.yaml:1: server must hold 'key: value' pairs"),
     "a list for the file": ("- a\n", "gateway.yaml:1: the file must hold 'key: value' pairs"),
     "a list for a key": ("? [a]\n: b\n", "gateway.yaml:1: a key in the file is not a word"),
-    "a provider without its keys": ("providers:\n  x:\n", "gateway.yaml:2: providers.x needs 'protocol'"),
+    "a provider without its keys": ("providers:\n  x:\n", "gateway.yaml:2: providers.x needs 'models'"),
+    "a provider that nobody knows": (
+        "providers:\n  x: {api_key: k, models: [m]}",
+        "gateway.yaml:2: providers.x needs 'protocol', which says what API it speaks",
+    ),
+    "a preset that nobody knows": (
+        "providers:\n  x:\n    models: [m]\n    preset: grok",
+        "gateway.yaml:4: providers.x.preset names 'grok', which is not known; did you mean 'groq'?",
+    ),
+    "a preset and another protocol": (
+        "providers: {x: {preset: groq, protocol: anthropic, api_key: k, models: [m]}}",
+        "gateway.yaml:1: providers.x.protocol contradicts the preset 'groq', which speaks openai",
+    ),
+    "a provider without an address of its own": (
+        "providers: {azure: {api_key: k, models: [m]}}",
+        "gateway.yaml:1: providers.azure needs a base_url: every customer of this provider has an address of its own",
+    ),
     "no models": (
         "providers: {x: {protocol: openai, api_key: k, models: []}}",
         "gateway.yaml:1: providers.x.models must name the models that it serves, for instance [gpt-4o, gpt-4.1*]",

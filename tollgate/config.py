@@ -5,12 +5,13 @@
 accounts and addresses filled in, and the built-in sandbox is among them. Only keys that do something are here.
 """
 
+import difflib
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +20,7 @@ from tollgate.errors import ConfigError
 from tollgate.events import Dialect
 from tollgate.log.kafka_security import Security
 from tollgate.money import pusd
+from tollgate.presets import NO_KEY, Preset, preset_at, presets
 from tollgate.secret import Secret, Secrets, first_run_secrets
 from tollgate.settings_file import Settings, read_settings
 from tollgate.wire import Quirks
@@ -39,7 +41,6 @@ __all__ = [
     "load_config",
 ]
 
-BASE_URLS: dict[Dialect, str] = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 MAX_TIMEOUT_S = 24 * 3600
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -129,16 +130,25 @@ class Account(_Section, frozen=True, kw_only=True):
 class ProviderFile(_Section, frozen=True, kw_only=True):
     """A place that serves models. The key above is its name, as in `provider/model`."""
 
-    protocol: Annotated[Dialect, Meta(description="The API that it speaks.")]
     models: Annotated[
         tuple[str, ...],
         Meta(description="The models that it serves, by name or with `*` and `?`: `[gpt-4o, gpt-4.1*]`."),
     ]
+    protocol: Annotated[
+        Dialect | None, Meta(description="The API that it speaks. Not needed for a provider that is known by name.")
+    ] = None
+    preset: Annotated[
+        str | None,
+        Meta(
+            description="The known provider that this is, such as `groq`; see docs/providers.md. Default: the "
+            "provider's name, if that is one and nothing here contradicts it."
+        ),
+    ] = None
     base_url: Annotated[
         str | None,
         Meta(
-            description="Where its API lies. Default: the protocol's own, "
-            "`https://api.openai.com/v1` or `https://api.anthropic.com`."
+            description="Where its API lies. Default: that of the preset, or the protocol's own, "
+            "such as `https://api.openai.com/v1`."
         ),
     ] = None
     api_key: Annotated[
@@ -244,13 +254,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_seconds: float
     max_retries: int
     price_provider: str
+    quirks: Quirks = Quirks()
     builtin: Literal["sandbox"] | None = None
-
-    @property
-    def quirks(self) -> Quirks:
-        """How its API departs from the protocol."""
-        own_api = self.base_url == BASE_URLS["openai"]
-        return Quirks(cap_field="max_completion_tokens" if own_api else "max_tokens", strict_messages=own_api)
 
     def serves(self, model: str) -> bool:
         """Is the model, by its bare name, among those that the operator listed?"""
@@ -334,21 +339,51 @@ def _provider(name: str, given: ProviderFile, settings: Settings[GatewayFile]) -
     names = [account.name for account in given.accounts]
     if len(set(names)) < len(names):
         raise wrong("accounts", "must have different names: the books tell accounts apart by them")
+    preset = _preset(name, given, wrong)
+    protocol = given.protocol or preset.protocol
+    base_url = (given.base_url or preset.base_url or "").rstrip("/")
+    if not base_url:
+        raise wrong(None, "needs a base_url: every customer of this provider has an address of its own")
     accounts = given.accounts or (Account(name="main", api_key=given.api_key),)
-    if given.base_url is None and any(account.api_key is None for account in accounts):
-        raise wrong(None, f"needs an api_key: {BASE_URLS[given.protocol]} answers nobody without one")
+    if given.base_url is None and preset.key != NO_KEY and any(account.api_key is None for account in accounts):
+        raise wrong(None, f"needs an api_key: {base_url} answers nobody without one")
     return Provider(
         name=name,
-        protocol=given.protocol,
-        base_url=(given.base_url or BASE_URLS[given.protocol]).rstrip("/"),
+        protocol=protocol,
+        base_url=base_url,
         accounts=accounts,
         models=given.models,
         priority=given.priority,
         timeout_seconds=given.timeout_seconds,
         connect_timeout_seconds=given.connect_timeout_seconds,
         max_retries=given.max_retries,
-        price_provider=given.price_provider or name,
+        price_provider=given.price_provider or preset.prices or given.preset or name,
+        quirks=preset.quirks,
     )
+
+
+def _preset(name: str, given: ProviderFile, wrong: Callable[[str | None, str], ConfigError]) -> Preset:
+    """What is known of the provider: by its preset, by its name where nothing contradicts that, or by its address."""
+    known = presets()
+    if given.preset is not None:
+        if given.preset not in known:
+            close = difflib.get_close_matches(given.preset, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+            raise wrong("preset", f"names {given.preset!r}, which is not known; {hint}")
+        preset = known[given.preset]
+        if given.protocol not in (None, preset.protocol):
+            raise wrong("protocol", f"contradicts the preset {given.preset!r}, which speaks {preset.protocol}")
+        return preset
+    if (by_name := known.get(name)) is not None and given.protocol in (None, by_name.protocol):
+        mine = by_name.base_url
+        if given.base_url is None or mine is None or given.base_url.rstrip("/") == mine or given.protocol is None:
+            return by_name
+    if given.protocol is None:
+        raise wrong(None, "needs 'protocol', which says what API it speaks: " + " or ".join(get_args(Dialect)))
+    default = known[given.protocol]
+    if given.base_url is None:
+        return default
+    return preset_at(given.base_url.rstrip("/"), given.protocol) or Preset(protocol=given.protocol, key=NO_KEY)
 
 
 def _check_fallbacks(settings: Settings[GatewayFile], providers: Mapping[str, Provider]) -> None:

@@ -57,7 +57,8 @@ class CostLine(_Part, frozen=True):
     """`quantity` units of one meter at one price. `bill_pusd` is what the tenant pays of it.
 
     The line's id is (request, attempt, revision, its index). Meters are the field names of `Usage`,
-    `request` for a fee per call, and `estimate` for what a call of unknown outcome may at most have cost.
+    `request` for a fee per call, `stated` for a call whose provider says itself what it cost, and `estimate` for what
+    a call of unknown outcome may at most have cost.
     """
 
     meter: str

@@ -38,7 +38,7 @@ class HttpTransport:
         self._headers = {
             "accept-encoding": "identity",
             "user-agent": "tollgate",
-            **(PROTOCOLS[provider.protocol].auth_headers(api_key) if api_key else {}),
+            **(_auth_headers(provider, api_key) if api_key else {}),
         }
         self._timeout = aiohttp.ClientTimeout(
             total=provider.timeout_seconds, sock_connect=provider.connect_timeout_seconds
@@ -68,6 +68,12 @@ class HttpTransport:
 
     async def close(self) -> None:
         """The session is shared, and closed by whoever made it."""
+
+
+def _auth_headers(provider: Provider, api_key: str) -> dict[str, str]:
+    if header := provider.quirks.key_header:
+        return {header: api_key}
+    return PROTOCOLS[provider.protocol].auth_headers(api_key)
 
 
 class _HttpAnswer:

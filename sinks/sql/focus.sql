@@ -19,6 +19,7 @@ WITH meters (meter, sku_meter, unit, direction, cache_action) AS (
         ('output_image_tokens', 'Image Output Tokens', 'Tokens', 'Output', NULL),
         ('web_searches', 'Web Searches', 'Searches', NULL, NULL),
         ('request', 'Requests', 'Requests', NULL, NULL),
+        ('stated', 'Calls', 'Requests', NULL, NULL),
         ('estimate', 'Calls of Unknown Outcome', 'Requests', NULL, NULL)
 ),
 -- Summed up before anything is put into words: that is what makes it quick.

@@ -26,7 +26,7 @@ from tollgate.prices.price import INPUT_METERS, OUTPUT_METERS
 from tollgate.prices.rate import rate
 from tollgate.prices.snapshot import TARGET, WORDS, compile_catalogue, render
 
-BOOK = PriceBook.load()
+BOOK = PriceBook(*load_catalogue())  # what is laid over the catalogue has tests of its own
 CATALOGUE, _ = load_catalogue()
 MODELS = [(provider, model) for provider in providers for model in provider.models]
 SNAPSHOT = data_snapshot.get_snapshot()

@@ -312,10 +312,40 @@ def test_a_wrong_type_is_told_from_what_is_not_carried(change, param):
                 output_audio_tokens=15,
             ),
         ),
-        # Grok at Azure: more cached than there were
+        # Grok at Azure: more cached than there were, so they are counted beside the prompt
         (
             {"prompt_tokens": 10, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 161}},
-            Usage(cache_read_tokens=161, output_tokens=3),
+            Usage(input_tokens=10, cache_read_tokens=161, output_tokens=3),
+        ),
+        # Grok at xAI: thoughts beside the completion
+        (
+            {
+                "prompt_tokens": 12,
+                "completion_tokens": 1,
+                "total_tokens": 241,
+                "completion_tokens_details": {"reasoning_tokens": 228},
+                "server_side_tool_usage_details": {"web_search_calls": 2, "x_search_calls": 1},
+            },
+            Usage(input_tokens=12, output_tokens=1, reasoning_tokens=228, web_searches=3),
+        ),
+        # Mistral: audio beside the prompt
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 248,
+                "total_tokens": 632,
+                "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 375},
+            },
+            Usage(input_tokens=9, input_audio_tokens=375, output_tokens=248),
+        ),
+        # Gemini at OpenRouter: what was written to the cache was read from it at once
+        (
+            {
+                "prompt_tokens": 2168,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 2161, "cache_write_tokens": 2161},
+            },
+            Usage(input_tokens=7, cache_read_tokens=2161, cache_write_tokens=2161, output_tokens=5),
         ),
         # Together and Moonshot, then DeepSeek
         (

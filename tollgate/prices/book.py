@@ -5,7 +5,7 @@ go before them.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from tollgate.errors import ConfigError
-from tollgate.prices.catalogue import Catalogue, load_catalogue
+from tollgate.prices.additions import Addition, load_additions
+from tollgate.prices.catalogue import Catalogue, Model, load_catalogue
 from tollgate.prices.overrides import Entry, Rule, read_rules
 from tollgate.prices.price import Price, compile_price
 
@@ -22,18 +23,30 @@ CACHED_PRICES = 4096
 MAX_NAME_LENGTH = 256
 """No model has a longer name; names come from clients and are kept in the caches."""
 
+RESELLERS = frozenset({"openrouter", "vercel"})
+"""They pass on what the maker of a model charges, and call it `maker/model`."""
+
 _MINUTE_MS = 60_000
 
 
 class PriceBook:
     """All prices of one version. It never changes: when a price does, a new book takes its place."""
 
-    def __init__(self, catalogue: Catalogue, digest: str, rules: tuple[Rule, ...] = ()) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        digest: str,
+        rules: tuple[Rule, ...] = (),
+        additions: Sequence[Addition] = (),
+    ) -> None:
+        """`digest` is that of the catalogue and the additions."""
         content = hashlib.sha256(digest.encode() + msgspec.json.encode(rules))
         self.version = f"{catalogue.date}.{content.hexdigest()[:8]}"
         """The day of the catalogue, and a hash of all prices, the operator's included: `2026-11-10.3f2a9c1d`."""
         self._rules = rules
-        self._model = lru_cache(CACHED_MODELS)(catalogue.find)
+        self._additions = additions
+        self._catalogue = catalogue
+        self._model = lru_cache(CACHED_MODELS)(self._find)
         self._price_in_minute = lru_cache(CACHED_PRICES)(self._compile)
 
     @classmethod
@@ -41,7 +54,14 @@ class PriceBook:
         """The book of this package with the rules in the file `pricing`. Raises `ConfigError`."""
         rules = () if pricing is None else read_rules(_text(pricing), source=str(pricing))
         sandbox = (resources.files("tollgate.prices") / "data" / "sandbox.yaml").read_text("utf-8")
-        return cls(*load_catalogue(), rules=(*rules, *read_rules(sandbox, source="sandbox.yaml")))
+        catalogue, digest = load_catalogue()
+        additions, of_additions = load_additions()
+        return cls(
+            catalogue,
+            digest + of_additions,
+            rules=(*rules, *read_rules(sandbox, source="sandbox.yaml")),
+            additions=additions,
+        )
 
     def price(
         self,
@@ -78,10 +98,22 @@ class PriceBook:
                 version=self.version,
                 context_window=entry.context_window or window,
                 max_output_tokens=entry.max_output_tokens,
+                operators_own=True,
             )
-        if known is None:
-            return None
-        return compile_price(known.usd(at_ms, dict(context)), version=self.version, context_window=window)
+        usd = known.usd(at_ms, dict(context)) if known else {}
+        provider_id, name = self._catalogue.provider_id(catalogue), model.lower()
+        for addition in self._additions:
+            if addition.concerns(provider_id, name, at_ms):
+                usd = addition.over(usd, dict(context))
+        return compile_price(usd, version=self.version, context_window=window)
+
+    def _find(self, catalogue: str, model: str) -> Model | None:
+        """The catalogue's model; of a reseller that charges what its suppliers charge, else the supplier's."""
+        found = self._catalogue.find(catalogue, model)
+        supplier, slash, bare = model.partition("/")
+        if found is None and slash and self._catalogue.provider_id(catalogue) in RESELLERS:
+            return self._catalogue.find(supplier, bare)
+        return found
 
     def _entry(self, name: str, at_ms: int) -> Entry | None:
         entries = (rule.entry(name, at_ms) for rule in self._rules)

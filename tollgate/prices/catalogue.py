@@ -125,6 +125,11 @@ class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         names = dict.fromkeys((name, _COMPACT_DATE.sub(r"-\1-\2-\3", name)))
         return next((hit for name in names for hit in self._hits(found, name)), None)
 
+    def provider_id(self, name: str) -> str:
+        """The catalogue's own name of the provider that is called so; the name itself if there is none."""
+        found = self._provider(name.lower().strip())
+        return name if found is None else found.id
+
     def _provider(self, name: str) -> Provider | None:
         exact = (provider for provider in self.providers if provider.id == name)
         alias = (provider for provider in self.providers if provider.match(name))

@@ -76,13 +76,15 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     """All prices of one model at one time, and the limits of the model where they are known.
 
     `tiers` has at least one, in rising order of `above`, the first above 0.
-    `version` is that of the price book, and goes into every cost line.
+    `version` is that of the price book, and goes into every cost line. `operators_own` says that the operator has set
+    this price, so that no other counts.
     """
 
     version: str
     tiers: tuple[Tier, ...]
     context_window: int | None = None
     max_output_tokens: int | None = None
+    operators_own: bool = False
 
     def tier(self, input_tokens: int) -> Tier:
         """The tier that prices the whole of a request with so many input tokens of all classes."""
@@ -102,6 +104,7 @@ def compile_price(
     version: str,
     context_window: int | None = None,
     max_output_tokens: int | None = None,
+    operators_own: bool = False,
 ) -> Price | None:
     """The price that the words in `usd` (keys of `METER_OF_WORD`) state; None when they state nothing."""
     if not usd:
@@ -115,6 +118,7 @@ def compile_price(
         ),
         context_window=context_window,
         max_output_tokens=max_output_tokens,
+        operators_own=operators_own,
     )
 
 

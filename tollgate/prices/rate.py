@@ -53,6 +53,18 @@ def estimate_line(bound_pusd: int, version: str) -> CostLine:
     )
 
 
+def stated_line(cost_pusd: int, version: str) -> CostLine:
+    """The line of a call whose provider says itself what it cost."""
+    return CostLine(
+        meter="stated",
+        quantity=1,
+        unit_price_pusd=cost_pusd,
+        cost_pusd=cost_pusd,
+        price_version=version,
+        cost_source="provider_reported",
+    )
+
+
 def bound_pusd(price: Price, *, input_tokens: int, output_tokens: int, web_searches: int = 0) -> int:
     """The most that a call within these limits can cost: for no usage within them does `rate` add up to more.
 

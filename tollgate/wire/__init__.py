@@ -61,8 +61,11 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     origins: frozenset[Family] = frozenset()
     # Refuses a message with fields that it does not know, such as thoughts that a client hands back from elsewhere
     strict_messages: bool = False
-    # Tokens of thought are in the total but not among the completion's (xAI, Google's compatible endpoint)
+    # Tokens of thought are in the total but not among the completion's, nor stated (Google's compatible endpoint)
     thoughts_outside_completion: bool = False
+    # The usage block says what the call cost, in a way that `tollgate.wire.stated` knows, and can be believed
+    states_cost: bool = False
+    key_header: str = ""  # where the key goes by itself, instead of the protocol's own header
 
     def call_path(self, path: str, model: str) -> str:
         """Where a call goes: to the protocol's `path`, or to the provider's own."""
@@ -101,6 +104,8 @@ class Meter(msgspec.Struct, kw_only=True):
     finish_reason: str | None = None  # the provider's own word
     usage: Usage | None = None  # None: the provider has said nothing, which is not the same as zero
     usage_raw: str | None = None  # the provider's block as JSON; parts that came in several events are merged
+    stated_cost_pusd: int | None = None  # what the provider says that the call cost, where it can be believed
+    price_context: dict[str, str] = {}  # what chose among the model's prices, such as {"service_tier": "priority"}
     dropped: set[str] = msgspec.field(default_factory=set)  # parts of the answer that no other dialect can be told
 
 

@@ -4,6 +4,7 @@ to it, and `output_tokens` counts thinking."""
 from tollgate.events import Usage
 from tollgate.wire import Body, Meter, neutral
 from tollgate.wire.neutral import tokens
+from tollgate.wire.stated import price_context
 
 
 def read_usage(block: Body) -> Usage | None:
@@ -64,3 +65,4 @@ def meter_usage(meter: Meter, block: object) -> None:
     if isinstance(block, dict) and (usage := read_usage(block)) is not None:
         meter.usage = usage
         meter.usage_raw = neutral.compact(block)
+        meter.price_context = price_context(block)

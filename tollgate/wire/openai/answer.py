@@ -24,7 +24,7 @@ def read_answer(answer: Body, meter: Meter, quirks: Quirks) -> None:
         meter.output_bytes += neutral.text_bytes(choice.get("message"))
         _meter_finish(meter, choice.get("finish_reason"))
     _meter_model(meter, answer)
-    meter_usage(meter, answer.get("usage"), quirks)
+    meter_usage(meter, answer, answer.get("usage"), quirks)
 
 
 def answer_choices(answer: Body, meter: Meter) -> tuple[Choice, ...]:
@@ -277,7 +277,7 @@ class _Reader:
             _meter_model(meter, chunk)
         usage = chunk.get("usage") or _groq_usage(chunk)
         if usage:
-            meter_usage(meter, usage, self._quirks)
+            meter_usage(meter, chunk, usage, self._quirks)
         _meter_sources(chunk, meter)
         choices = chunk.get("choices")
         if not choices:  # usage comes so; so does Azure's first chunk, with the verdict on the prompt

@@ -1,44 +1,70 @@
 """Blocks of usage. They are inclusive: `prompt_tokens` counts what came from a cache, `completion_tokens` counts
-reasoning, but for providers whose quirk it is to leave it out."""
+reasoning, but at providers that count one of them beside it."""
 
 from tollgate.events import Usage
 from tollgate.wire import Body, Meter, Quirks, neutral
 from tollgate.wire.neutral import tokens
+from tollgate.wire.stated import price_context, stated_cost_pusd
 
 _NO_QUIRKS = Quirks()
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens")  # Together and Moonshot, DeepSeek, Mistral
 
 
 def read_usage(block: Body, quirks: Quirks = _NO_QUIRKS) -> Usage | None:
     """The disjoint classes of an inclusive block, never below 0; None when it counts nothing.
 
-    Cached tokens lie elsewhere at some compatible servers: `cached_tokens` (Together, Moonshot) and
-    `prompt_cache_hit_tokens` (DeepSeek), both parts of `prompt_tokens` too.
+    Some compatible servers have cached tokens elsewhere, parts of `prompt_tokens` too. Others count a part beside the
+    total that should include it: thoughts (xAI), audio (Mistral), cached tokens (Azure's Grok). The block's own total
+    tells, or that a part is larger than the whole.
     """
     prompt, completion = tokens(block, "prompt_tokens"), tokens(block, "completion_tokens")
     if prompt is None and completion is None:
         return None
+    prompt, completion, total = prompt or 0, completion or 0, tokens(block, "total_tokens") or 0
     cached = tokens(block, "prompt_tokens_details", "cached_tokens")
     if cached is None:
-        cached = tokens(block, "cached_tokens") or tokens(block, "prompt_cache_hit_tokens") or 0
+        cached = next((found for field in _CACHED if (found := tokens(block, field))), 0)
     written = tokens(block, "prompt_tokens_details", "cache_write_tokens") or 0
     audio_in = tokens(block, "prompt_tokens_details", "audio_tokens") or 0
     image_in = tokens(block, "prompt_tokens_details", "image_tokens") or 0
     reasoning = tokens(block, "completion_tokens_details", "reasoning_tokens") or 0
     audio_out = tokens(block, "completion_tokens_details", "audio_tokens") or 0
     image_out = tokens(block, "completion_tokens_details", "image_tokens") or 0
-    if quirks.thoughts_outside_completion:
-        completion = max(completion or 0, (tokens(block, "total_tokens") or 0) - (prompt or 0))
-        reasoning = reasoning or completion - (tokens(block, "completion_tokens") or 0)
+    beside = total - prompt - completion
+    if audio_in and beside == audio_in:
+        prompt += audio_in
+    elif reasoning and (beside == reasoning or reasoning > completion):
+        completion += reasoning
+    elif quirks.thoughts_outside_completion and beside > 0:
+        reasoning = reasoning or beside
+        completion += beside
+    if cached > prompt:
+        prompt += cached
     return Usage(
-        input_tokens=max(0, (prompt or 0) - cached - written - audio_in - image_in),
+        input_tokens=max(0, prompt - _cached_or_written(cached, written, prompt) - audio_in - image_in),
         cache_read_tokens=cached,
         cache_write_tokens=written,
         input_audio_tokens=audio_in,
         input_image_tokens=image_in,
-        output_tokens=max(0, (completion or 0) - reasoning - audio_out - image_out),
+        output_tokens=max(0, completion - reasoning - audio_out - image_out),
         reasoning_tokens=reasoning,
         output_audio_tokens=audio_out,
         output_image_tokens=image_out,
+        web_searches=_searches(block),
+    )
+
+
+def _cached_or_written(cached: int, written: int, prompt: int) -> int:
+    """How much of the prompt was not simply read. The two overlap where what was written was read at once (Gemini)."""
+    return cached + written if cached + written <= prompt else max(cached, written)
+
+
+def _searches(block: Body) -> int:
+    """Searches that the provider made and charges for: xAI's tools, OpenRouter's."""
+    return (
+        (tokens(block, "server_side_tool_usage_details", "web_search_calls") or 0)
+        + (tokens(block, "server_side_tool_usage_details", "x_search_calls") or 0)
+        + (tokens(block, "server_tool_use_details", "web_search_requests") or 0)
     )
 
 
@@ -60,7 +86,9 @@ def write_usage(usage: Usage) -> Body:
     }
 
 
-def meter_usage(meter: Meter, block: object, quirks: Quirks) -> None:
+def meter_usage(meter: Meter, answer: Body, block: object, quirks: Quirks) -> None:
     if isinstance(block, dict) and (usage := read_usage(block, quirks)) is not None:
         meter.usage = usage
         meter.usage_raw = neutral.compact(block)
+        meter.price_context = price_context(answer, block)
+        meter.stated_cost_pusd = stated_cost_pusd(block) if quirks.states_cost else None

@@ -1,0 +1,63 @@
+"""The page `docs/providers.md`, made from the presets: `python -m tollgate.app.docs_providers`."""
+
+from collections.abc import Iterator
+from typing import get_args
+
+import msgspec
+
+from tollgate.events import Dialect
+from tollgate.presets import NO_KEY, Preset, presets
+from tollgate.wire import Quirks
+
+PAGE = """# Providers
+
+<!-- Made by `make docs` from `tollgate/presets.yaml`; edit that. -->
+
+A provider speaks one of the protocols {protocols}. For those below a key and the models that are wanted are enough:
+
+```yaml
+providers:
+  groq:       {{api_key: "${{GROQ_API_KEY}}", models: [llama-3.3-70b-versatile]}}
+  openrouter: {{api_key: "${{OPENROUTER_API_KEY}}", models: ["anthropic/*", "openai/*"]}}
+  fast:       {{preset: vllm, base_url: "http://gpu-1:8000/v1", models: ["llama*"]}}   # another name, another place
+  mine:       {{protocol: openai, base_url: "http://10.0.0.7:9000/v1", models: [house]}}   # known to nobody
+```
+
+How a provider departs from its protocol is data: a *quirk* in `tollgate/presets.yaml`. Where a provider states what a
+call cost (`states_cost`), that is the cost, unless `pricing.yaml` has a price for the model.
+
+| name | protocol | address | key | quirks |
+|---|---|---|---|---|
+{rows}
+"""
+
+_DEFAULTS = Quirks()
+
+
+def page() -> str:
+    """`docs/providers.md`."""
+    protocols = ", ".join(f"`{protocol}`" for protocol in get_args(Dialect))
+    rows = "\n".join(_row(name, preset) for name, preset in presets().items())
+    return PAGE.format(protocols=protocols, rows=rows)
+
+
+def _row(name: str, preset: Preset) -> str:
+    address = f"`{preset.base_url}`" if preset.base_url else "`base_url`, your own"
+    key = "" if preset.key == NO_KEY else f"`{preset.key}`"
+    return f"| `{name}` | {preset.protocol} | {address} | {key} | {', '.join(_quirks(preset.quirks))} |"
+
+
+def _quirks(quirks: Quirks) -> Iterator[str]:
+    for field in msgspec.structs.fields(Quirks):
+        value = getattr(quirks, field.name)
+        if value == getattr(_DEFAULTS, field.name):
+            continue
+        if value is True:
+            yield f"`{field.name}`"
+        else:
+            text = " ".join(sorted(value)) if isinstance(value, frozenset) else value
+            yield f"`{field.name}: {text}`"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
