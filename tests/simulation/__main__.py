@@ -1,4 +1,7 @@
-"""Run seeds by hand: `python -m tests.simulation SEED [--trace]`, or `python -m tests.simulation FIRST..LAST`."""
+"""Run seeds by hand: `python -m tests.simulation SEED [--trace]`, or `python -m tests.simulation FIRST..LAST`.
+
+With `--world kafka` for the world of several processes.
+"""
 
 import argparse
 import sys
@@ -7,12 +10,13 @@ from collections import Counter
 from contextlib import nullcontext
 
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.world import Simulation
+from tests.simulation.worlds import WORLDS
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("seeds", help="a seed, or FIRST..LAST")
+    parser.add_argument("--world", choices=WORLDS, default="embedded")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     parser.add_argument("--mutant", choices=MUTANTS, help="a bug to be put in")
     parser.add_argument("--until-found", action="store_true", help="stop at the first violation")
@@ -22,12 +26,12 @@ def main() -> int:
     begun, totals, failed = time.perf_counter(), Counter[str](), 0
     for seed in seeds:
         with MUTANTS[options.mutant]() if options.mutant else nullcontext():
-            result = Simulation(seed).run()
+            result = WORLDS[options.world](seed).run()
         totals.update(result.facts)
         if options.trace:
             print("\n".join(result.trace))
         for violation in result.violations[:5]:
-            print(f"seed {seed}: {violation.rule}: {violation.text}")
+            print(f"seed {seed}: {violation.rule}: {violation.text}", flush=True)
         failed += bool(result.violations)
         if failed and options.until_found:
             break

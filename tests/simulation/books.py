@@ -4,7 +4,6 @@ Every record is judged at the moment when it becomes durable, so that what is wr
 invariant that holds "at every prefix of the log" is checked at every prefix.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -12,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+
+import orjson
 
 Facts = dict[str, Any]
 Complaint = tuple[str, str]  # which rule, and how it is broken
@@ -69,23 +70,28 @@ class Books:
         self.accounts: defaultdict[tuple[str, str], Account] = defaultdict(Account)
         self.rates: dict[str, int] = {}
         self.intents: dict[tuple[str, int], Facts] = {}  # (request, attempt): the candidate to be called
+        self.intent_epochs: dict[tuple[str, int], int] = {}
         self.copied: dict[tuple[str, int, int, int], Facts] = {}  # the id of a cost line
         self.copies: list[Facts] = []
         self.invalid = 0
 
-    def land(self, topic: str, offset: int, time_ms: int, value: bytes) -> None:
-        """A record has become durable."""
+    topics = ("requests", "completions", "costs", "control", "dead-letters")
+
+    def land(self, topic: str, offset: int, time_ms: int, value: bytes) -> Facts:
+        """A record of one of `topics` has become durable; what it says."""
+        event: Facts = orjson.loads(value)
         match topic:
             case "requests":
-                self._request(offset, time_ms, json.loads(value))
+                self._request(offset, time_ms, event)
             case "completions":
-                self._journal(offset, time_ms, json.loads(value))
+                self._journal(offset, time_ms, event)
             case "costs":
-                self._cost(json.loads(value))
+                self._cost(event)
             case "control":
-                self._control(json.loads(value))
-            case "dead-letters":
-                self._complain("unreadable", f"a dead letter: {json.loads(value)['reason']}")
+                self._control(event)
+            case _:
+                self._complain("unreadable", f"a dead letter: {event['reason']}")
+        return event
 
     def held(self, key: str, period: str) -> int:
         return sum(
@@ -149,7 +155,7 @@ class Books:
         self.rates.update(event.get("rates", {}))
         self.open[request_id] = Open(event)
         self.accounts[key, period].requests += 1
-        self._intend(request_id, 1, 0, event["plan"])
+        self._intend(event["epoch"], request_id, 1, 0, event["plan"])
 
     def _wrong_admission(self, event: Facts, limits: Facts, now_ms: int) -> list[Complaint]:
         """What is wrong with it if these are the limits."""
@@ -188,9 +194,10 @@ class Books:
             self._complain("I7", f"attempt {attempt} of {request_id} follows {request.attempts}")
         request.attempts = attempt
         request.previous.append(event["previous"])
-        self._intend(request_id, attempt, event.get("choice", attempt - 1), request.admitted["plan"])
+        self._intend(event["epoch"], request_id, attempt, event.get("choice", attempt - 1), request.admitted["plan"])
 
-    def _intend(self, request_id: str, attempt: int, choice: int, plan: list[Facts]) -> None:
+    def _intend(self, epoch: int, request_id: str, attempt: int, choice: int, plan: list[Facts]) -> None:
+        self.intent_epochs[request_id, attempt] = epoch
         if choice < len(plan):
             self.intents[request_id, attempt] = plan[choice]
         else:

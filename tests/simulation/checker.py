@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.books import LIMITS, PRICES_PUSD, PUSD_PER_USD, Facts, lines_of
 from tests.simulation.clients import Client
-from tests.simulation.provider import ProviderCall
-from tollgate.replies import Reply
+from tests.simulation.provider import ProviderCall, words_of
+from tollgate.ingress.client import TOO_LATE
+from tollgate.processors.owner import Owner
 
 if TYPE_CHECKING:
-    from tests.simulation.gateway import Gateway
+    from tests.simulation.life import Life
     from tests.simulation.world import Simulation
 
 LATE_MS = 30  # a timer is late by a tick of the clock
-_ALL_WORDS = "".join(f"{number:03d} " for number in range(1000))
 
 
 def on_call(simulation: "Simulation", call: ProviderCall) -> None:
@@ -44,35 +44,30 @@ def on_call(simulation: "Simulation", call: ProviderCall) -> None:
         simulation.violation("I4", f"{call.call_id} has a cap of {call.cap}, not {intent.get('max_output_tokens')}")
     if call.call_id in simulation.sent:
         simulation.violation("I3", f"{call.call_id} is called twice")
-    simulation.sent.add(call.call_id)
     accepted = simulation.books.accepted[simulation.books.accepted_ids[request_id]][1]
     late_ms = simulation.wall_ms() - accepted["request"]["deadline_ms"]
     if late_ms > LATE_MS and not simulation.clock_jumps:
         simulation.violation("deadline", f"{call.call_id} is called {late_ms} ms after the deadline of its request")
-    if request_id in books.ends and not simulation.replaced:
+    if request_id in books.ends and simulation.one_at_a_time:
         simulation.violation("I7", f"{call.call_id} is called after the end of its request")
 
 
-def on_reply(simulation: "Simulation", client: Client, reply: Reply) -> None:
-    """A client gets a piece of its answer."""
-    if reply.seq != len(client.replies) - 1:
-        simulation.violation("I7", f"client {client.number} gets piece {reply.seq} as {len(client.replies)}")
-    if reply.last and client.request_id not in simulation.books.ends:
+def on_piece(simulation: "Simulation", client: Client) -> None:
+    """A client gets a piece of its answer, or is told that there will be none."""
+    if client.done and not client.told and client.request_id not in simulation.books.ends:
         simulation.violation("I3", f"client {client.number} has the last bytes, and there is no durable end")
 
 
-def on_gone(simulation: "Simulation", client: Client) -> None:
-    """A client waits no longer: was it its own doing?"""
-    late = client.patience_s is None and not client.has_enough
-    if late and not simulation.replaced and not simulation.clock_jumps:
+def on_cancel(simulation: "Simulation", client: Client, reason: str) -> None:
+    """The ingress expects nothing of a request any more: was it its client's doing?"""
+    excused = simulation.clock_jumps or simulation.knobs.latency.slow or not simulation.one_at_a_time
+    if reason == TOO_LATE and not excused:
         simulation.violation("liveness", f"client {client.number} has got no end by its deadline")
 
 
-def on_take_over(simulation: "Simulation", gateway: "Gateway") -> None:
+def on_take_over(simulation: "Simulation", life: "Life", owner: Owner) -> None:
     """What an owner has recovered is what the journal adds up to."""
-    books, owner = simulation.books, gateway.owner
-    assert owner is not None
-    ledger = owner.ledger
+    books, ledger = simulation.books, owner.ledger
     if books.epoch != ledger.epoch:
         return  # it has been replaced already, and does not know
     recovered = {
@@ -91,26 +86,29 @@ def on_take_over(simulation: "Simulation", gateway: "Gateway") -> None:
         "spent": {name: account.spent for name, account in accounts.items()},
         "requests": {name: account.requests for name, account in accounts.items()},
         "rates": books.rates,
-        "held": {},
-        "running": {},
+        "held": {name: held for name in accounts if (held := books.held(*_subject_and_period(name)))},
+        "running": {f"key:{key}": running for key in simulation.scenario.keys if (running := books.running(key))},
     }
-    if books.open:
-        simulation.violation("I1", f"{gateway.name} has taken over and left open {sorted(books.open)}")
     for name, value in true.items():
         if recovered[name] != value:
-            simulation.violation("I6", f"{gateway.name} recovered {name} {recovered[name]}, which is {value}")
+            simulation.violation("I6", f"{life.name} recovered {name} {recovered[name]}, which is {value}")
 
 
-def on_stop(simulation: "Simulation", gateway: "Gateway") -> None:
+def _subject_and_period(account: str) -> tuple[str, str]:
+    subject, _, period = account.rpartition("|")
+    return subject.removeprefix("key:"), period
+
+
+def on_stop(simulation: "Simulation", life: "Life", owner: Owner | None) -> None:
     """A process that was stopped in order leaves nothing open."""
-    books, owner = simulation.books, gateway.owner
+    books = simulation.books
     if owner is not None and books.epoch == owner.ledger.epoch and books.open:
-        simulation.violation("stop", f"{gateway.name} has stopped in order and left open {sorted(books.open)}")
+        simulation.violation("stop", f"{life.name} has stopped in order and left open {sorted(books.open)}")
 
 
-def at_rest(simulation: "Simulation", last: "Gateway") -> None:
+def at_rest(simulation: "Simulation", life: "Life", owner: Owner) -> None:
     """Nothing is under way any more: everything must add up."""
-    on_take_over(simulation, last)
+    on_take_over(simulation, life, owner)
     _check_requests(simulation)
     _check_copies(simulation)
     _check_attempts(simulation)
@@ -138,10 +136,9 @@ def facts(simulation: "Simulation") -> dict[str, int]:
             for client in simulation.scenario.clients
         ),
         "overruns": sum(call.overran for call in simulation.calls),
-        "lives": len(simulation.gateways),
-        "replaced": simulation.replaced,
+        "lives": len(simulation.lives),
         "invalid records": simulation.books.invalid,
-        "steps": len(simulation.trace),
+        "steps": len(simulation.steps),
     }
 
 
@@ -149,9 +146,6 @@ def _check_requests(simulation: "Simulation") -> None:
     books = simulation.books
     for request_id in books.accepted_ids.keys() - books.ends.keys():
         simulation.violation("I1", f"{request_id} was accepted, and has no end")
-    for client in simulation.scenario.clients:
-        if client.accepted and client.request_id not in books.accepted_ids:
-            simulation.violation("I1", f"client {client.number} was accepted, and its request is lost")
 
 
 def _check_copies(simulation: "Simulation") -> None:
@@ -223,11 +217,15 @@ def _check_client(simulation: "Simulation", client: Client) -> None:
     def wrong(rule: str, text: str) -> None:
         simulation.violation(rule, f"client {client.number}: {text}")
 
-    if not client.replies:
+    if not client.pieces and not client.done:
         return
     answer = client.answer()
-    if not _ALL_WORDS.startswith(answer.text):
+    if not _is_one_answer(client.request_id, answer.text):
         wrong("I7", f"reads {answer.text!r}")
+    if client.told:
+        if answer.over:
+            wrong("I1", f"has the whole answer, and is told {client.told}")
+        return
     if end is None:
         wrong("I1", "was answered, and has no end")
         return
@@ -247,6 +245,13 @@ def _check_client(simulation: "Simulation", client: Client) -> None:
         served = next(call for call in simulation.calls if call.call_id == call_id)
         if answer.text != served.text:
             wrong("I7", f"reads {answer.text!r}; the provider wrote {served.text!r}")
+
+
+def _is_one_answer(request_id: str, text: str) -> bool:
+    """Is it how an answer begins, to one of the attempts at this request?"""
+    words = len(text) // 4 + 1
+    attempt = ord(text[0]) - ord("a") if text else 0
+    return "".join(words_of(f"{request_id}.{attempt}", words)).startswith(text)
 
 
 def _attempt_of(call: ProviderCall) -> tuple[str, int]:

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from tollgate.replies import Reply
+from tests.simulation.loop import Process
 
 ORGANISATION = "org"
 ENDPOINTS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
@@ -31,10 +31,13 @@ class Client:
     patience_pieces: int | None  # hangs up after so many pieces
 
     # what it has seen
-    gateway: str = ""
-    accepted: bool = False  # its event is in the log, for certain
+    life: Process | None = None  # the process that it has asked
     hung_up: bool = False
-    replies: list[Reply] = field(default_factory=list)
+    status: int | None = None
+    pieces: list[bytes] = field(default_factory=list)
+    told: str = ""  # the ingress's own error: it does not get the answer, or not as a whole
+    told_s: float = 0.0  # when that was, or the end of the answer
+    done: bool = False  # the connection was ended in order: it has the whole answer, or an error
 
     @property
     def body(self) -> dict[str, object]:
@@ -50,20 +53,16 @@ class Client:
 
     @property
     def has_enough(self) -> bool:
-        return self.patience_pieces is not None and len(self.replies) >= self.patience_pieces
+        return self.patience_pieces is not None and len(self.pieces) >= self.patience_pieces
 
     @property
-    def done(self) -> bool:
-        """It has the whole answer, or the whole error."""
-        return bool(self.replies) and self.replies[-1].last
-
-    @property
-    def status(self) -> int | None:
-        return self.replies[0].status if self.replies else None
+    def waits(self) -> bool:
+        """Its process lives, and it will stay until it is told something."""
+        return not (self.done or self.hung_up) and self.life is not None and self.life.alive
 
     def answer(self, pieces: int | None = None) -> "Answer":
         """What is in the first pieces of it; None means all that have come so far."""
-        raw = b"".join(reply.body for reply in self.replies[:pieces])
+        raw = b"".join(self.pieces[:pieces])
         if self.stream and self.status == 200:
             return _read_stream(raw)
         return _read_whole(raw) if self.done and pieces is None else Answer()

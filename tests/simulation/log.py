@@ -1,14 +1,15 @@
 """The log of the simulation: the port in memory, with delays, lost acknowledgements, and what a crash leaves.
 
-There is one `SimLog` for all lives of the gateway, and a `ProcessLog` for each of them. What a process appends is on
-its way for a while, then it *lands* (durable, visible to readers), then the process is told. A crash keeps a prefix of
-what was on its way: over all topics as the embedded log does it, which commits in one order, or topic by topic as
-Kafka does; there it may even land after the successor has begun.
+There is one `SimLog` for all processes, and a `ProcessLog` for each life of one. What a process appends is on its way
+for a while, then it *lands* (durable, visible to readers), then the process is told. A crash keeps a prefix of what
+was on its way: over all topics as the embedded log does it, which commits in one order, or topic by topic as Kafka
+does; there it may even land after the successor has begun. Where the process is only halted, what was on its way goes
+on or stays behind with it.
 """
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -18,6 +19,7 @@ from tollgate.log import Headers, Position, Record
 
 PARTITION = 0  # one is enough: nothing is shared between partitions
 STATE = "state"  # the rows of the checkpoint
+REPLIES = "replies"
 BATCH_RECORDS = 20
 SLOW_TOPICS = (None, "requests", "completions", "costs", "costs", STATE)
 SLOWNESS = 30
@@ -111,6 +113,8 @@ class _Lane:
     slowness: int = 1
     land_at_s: float = 0.0
     ack_at_s: float = 0.0
+    halted: bool = False  # what is on its way has not left the process yet
+    owed: int = 0  # how many records would have landed meanwhile
 
 
 class ProcessLog:
@@ -138,6 +142,8 @@ class ProcessLog:
         self._lanes: dict[str, _Lane] = {}
         self._broken: AppendUnknown | None = None
         self._breaks_next = False
+        self.reply_mishaps = 0.0
+        """The share of replies that never arrive; as many arrive twice."""
         self.rows_are_lost = False
         """The checkpoint was lost after the death of this process: what it still had on its way to it is lost too."""
         process.at_death(self._die)
@@ -175,6 +181,23 @@ class ProcessLog:
         """What is appended to the topic from now on stays on its way for so long at least."""
         self._lane(topic).land_at_s = self._loop.time() + seconds
 
+    def hold_back_acks(self, topic: str, seconds: float) -> None:
+        """What lands in the topic from now on is acknowledged so much later at least."""
+        self._lane(topic).ack_at_s = self._loop.time() + seconds
+
+    def halt(self) -> None:
+        """The process is halted: of each topic, all that is on its way goes on, or nothing does."""
+        for lane in self._lanes.values():
+            lane.halted = self._chance.random() < 0.5
+
+    def go_on(self) -> None:
+        """The process goes on, and so does what stayed behind with it."""
+        for lane in self._lanes.values():
+            lane.halted = False
+            for _ in range(lane.owed):
+                self._land(lane)
+            lane.owed = 0
+
     def break_at_next_append(self) -> None:
         """From the next append on nothing is acknowledged any more, whether it has landed or not."""
         self._breaks_next = True
@@ -183,7 +206,7 @@ class ProcessLog:
         self, topic: str, partition: int, start: int, end: int | None = None
     ) -> AsyncIterator[Sequence[Record]]:
         records = self._log.records(topic)
-        end = len(records) if end is None else end
+        end = len(records) if end is None else min(end, len(records))
         for at in range(start, end, BATCH_RECORDS):
             await asyncio.sleep(self._latency.draw(self._chance))
             yield records[at : min(at + BATCH_RECORDS, end)]
@@ -203,6 +226,15 @@ class ProcessLog:
     async def starts(self, topic: str) -> dict[int, int]:
         return {PARTITION: 0}
 
+    async def ends(self, topic: str) -> dict[int, int]:
+        return {PARTITION: len(self._log.records(topic))}
+
+    def partitions(self, topic: str) -> int:
+        return 1
+
+    def partition_for(self, topic: str, key: bytes) -> int:
+        return PARTITION
+
     def _lane(self, topic: str) -> _Lane:
         name = "" if self._one_order else topic
         if name not in self._lanes:
@@ -210,11 +242,19 @@ class ProcessLog:
         return self._lanes[name]
 
     def _land(self, lane: _Lane) -> None:
+        if lane.halted:
+            lane.owed += 1
+            return
         if not lane.flying:
             return
         append = lane.flying.popleft()
         if append.topic == STATE and self.rows_are_lost:
             return
+        mishap = self._chance.random() if append.topic == REPLIES and self.reply_mishaps else 1.0
+        if mishap < self.reply_mishaps:
+            return
+        if mishap < 2 * self.reply_mishaps:
+            self._log.land(append.topic, append.key, append.value, append.headers, by=self._process.name)
         record = self._log.land(append.topic, append.key, append.value, append.headers, by=self._process.name)
         lane.landed.append((append, Position(PARTITION, record.offset, record.timestamp_ms)))
         lane.ack_at_s = max(lane.ack_at_s, self._loop.time() + self._latency.draw(self._chance))
@@ -246,19 +286,12 @@ class ProcessLog:
     def _cut(self) -> None:
         """Of what is on its way, a prefix lands: at once, or (Kafka) when its time comes. The rest is lost."""
         for lane in self._lanes.values():
+            if lane.halted:  # it has never left
+                lane.flying.clear()
+                lane.halted, lane.owed = False, 0
             kept = self._chance.randint(0, len(lane.flying))
             while len(lane.flying) > kept:
                 lane.flying.pop()
             if self._one_order or self._chance.random() < 0.5:
                 while lane.flying:
                     self._land(lane)
-
-
-def write_rows_to(log: ProcessLog) -> Callable[[int, Mapping[str, bytes | None]], Awaitable[None]]:
-    """How a checkpoint writes its rows: in order, to the end. Sorted, because the order of a set is no function of the
-    seed."""
-
-    async def write_rows(partition: int, rows: Mapping[str, bytes | None]) -> None:
-        await asyncio.gather(*(log.append(STATE, name.encode(), row) for name, row in sorted(rows.items())))
-
-    return write_rows

@@ -1,18 +1,21 @@
-"""An event loop in virtual time, and processes on it that can be killed between any two of their steps.
+"""An event loop in virtual time, and processes on it that can be killed or halted between any two of their steps.
 
 Nothing waits: when nothing is ready, the clock jumps to the next timer. There are no sockets and no threads, so that a
 run is a function of the program and its seed.
 
 Every task and callback carries, in its context, the process that it belongs to. What belongs to a dead process is
-never run again: that is what SIGKILL does, without its operating system.
+never run again, and what belongs to a halted one is kept until it goes on: that is what SIGKILL, SIGSTOP and SIGCONT
+do, without their operating system.
 """
 
 import asyncio
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
+from itertools import count
 from typing import Any
 
 from tollgate.errors import LogError
@@ -36,11 +39,13 @@ class Process:
     def __init__(self, name: str, loop: "VirtualLoop") -> None:
         self.name = name
         self.alive = True
+        self.halted = False
+        self.kept: list[asyncio.Handle] = []  # what would have run while it is halted
         self.context = copy_context()
         self.context.run(_process.set, self)
         self.tasks: list[asyncio.Task[Any]] = []
         self._loop = loop
-        self._at_death: list[Callable[[], None]] = []
+        self._at_death: list[Callable[[], object]] = []
 
     @staticmethod
     def current() -> "Process | None":
@@ -50,7 +55,7 @@ class Process:
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         return self._loop.create_task(work, context=self.context)
 
-    def at_death(self, callback: Callable[[], None]) -> None:
+    def at_death(self, callback: Callable[[], object]) -> None:
         """Have `callback` called, outside of the process, at the moment of its death."""
         self._at_death.append(callback)
 
@@ -65,6 +70,17 @@ class Process:
         for callback in self._at_death:
             self._loop.outside.copy().run(callback)
 
+    def halt(self) -> None:
+        """No step of it runs until `go_on`."""
+        self.halted = True
+
+    def go_on(self, *, timers_first: bool) -> None:
+        """Run what has become due meanwhile. An event loop may look at its clock first, or at its sockets."""
+        self.halted = False
+        self.kept.sort(key=lambda handle: isinstance(handle, asyncio.TimerHandle) is not timers_first)
+        self._loop.resume(self, self.kept)
+        self.kept = []
+
 
 def _close(task: "asyncio.Task[Any]", context: Context) -> None:
     """End a task's coroutine now, and not when the garbage collector comes by, which would not be deterministic."""
@@ -75,13 +91,20 @@ def _close(task: "asyncio.Task[Any]", context: Context) -> None:
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop without a selector. Its clock goes in steps of `tick_s`, so that more happens at one instant."""
+    """An event loop without a selector. Its clock goes in steps of `tick_s`, so that more happens at one instant.
+
+    What is ready, and which timers are set, is kept here and not in the base class: with the process that it belongs
+    to, and in heaps and queues of plain tuples. Most of a run's time is spent with them.
+    """
 
     def __init__(self, tick_s: float) -> None:
         super().__init__()
         self._tick_s = tick_s
         self._now_s = 0.0
         self._steps = 0
+        self._due: deque[tuple[Process | None, asyncio.Handle]] = deque()
+        self._timers: list[tuple[float, int, Process | None, asyncio.TimerHandle]] = []
+        self._order = count()  # of timers at one instant
         self.outside = copy_context()
         self.errors: list[str] = []
         """What callbacks and tasks died of without anybody noticing."""
@@ -92,13 +115,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now_s
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
-        handle = super().call_soon(callback, *args, context=context)
-        if not _alive(handle):
+        handle = asyncio.Handle(callback, args, self, context)
+        process = handle._context.get(_process)
+        if process is None or process.alive:
+            self._due.append((process, handle))
+        else:
             handle.cancel()
         return handle
 
+    def call_later(
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
-        return super().call_at(math.ceil(when / self._tick_s) * self._tick_s, callback, *args, context=context)
+        when = math.ceil(when / self._tick_s) * self._tick_s
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._order), timer._context.get(_process), timer))
+        return timer
 
     def outside_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
         """`call_later` for the world around, whichever process is being run."""
@@ -108,40 +142,53 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """`create_task` for the world around, whichever process is being run."""
         return self.create_task(work, context=self.outside)
 
+    def resume(self, process: Process, handles: list[asyncio.Handle]) -> None:
+        """Let run what was kept while the process was halted."""
+        self._due.extend((process, handle) for handle in handles)
+
     def close(self) -> None:
         """End what still waits, without running it."""
         for task in asyncio.all_tasks(self):
             _close(task, self.outside)
+        self._due.clear()
+        self._timers.clear()
         super().close()
 
     def _run_once(self) -> None:
-        if not self._ready:
-            self._jump()
-        while self._scheduled and self._scheduled[0].when() <= self._now_s:
-            timer = heapq.heappop(self._scheduled)
-            timer._scheduled = False
-            self._ready.append(timer)
-        for _ in range(len(self._ready)):
-            handle = self._ready.popleft()
-            self._steps += 1
+        due, timers = self._due, self._timers
+        while not self._stopping:
+            if not due:
+                self._jump()
+            while timers and timers[0][0] <= self._now_s:
+                _, _, process, timer = heapq.heappop(timers)
+                due.append((process, timer))
+            self._steps += len(due)
             if self._steps > MAX_STEPS:
                 raise Stalled(f"more than {MAX_STEPS} steps")
-            if not handle.cancelled() and _alive(handle):
+            for _ in range(len(due)):
+                process, handle = due.popleft()
+                if handle.cancelled():
+                    continue
+                if process is not None and (process.halted or not process.alive):
+                    if process.alive:
+                        process.kept.append(handle)
+                    continue
                 handle._run()
 
     def _jump(self) -> None:
-        while self._scheduled and (self._scheduled[0].cancelled() or not _alive(self._scheduled[0])):
-            heapq.heappop(self._scheduled)._scheduled = False
-        if not self._scheduled:
+        """To the next timer that anybody still waits for."""
+        timers = self._timers
+        while timers and (timers[0][3].cancelled() or not _alive(timers[0][2])):
+            heapq.heappop(timers)
+        if not timers:
             raise Stalled("nothing is ready and no timer is set")
-        self._now_s = max(self._now_s, self._scheduled[0].when())
+        self._now_s = max(self._now_s, timers[0][0])
 
     def _write_to_self(self) -> None:
         """No thread waits for this loop to wake up."""
 
 
-def _alive(handle: asyncio.Handle) -> bool:
-    process = handle._context.get(_process)
+def _alive(process: Process | None) -> bool:
     return process is None or process.alive
 
 

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from tests.simulation import gateway, log
+from tests.simulation import log, processing
 from tollgate.events import Admitted, AttemptStarted, Ended, Event
 from tollgate.processors import call, journal, ledger, owner
 from tollgate.processors.admit import period_of
@@ -286,7 +286,7 @@ def a_cancelled_checkpoint_forgets_its_rows() -> Iterator[Any]:
 @_mutant
 def row_names_have_no_epoch() -> Iterator[Any]:
     """One name for the rows of all writers: the last one to write it wins, be it a replaced one."""
-    write_rows_to, rows = log.write_rows_to, log.SimLog.rows
+    write_rows_to, rows = processing.write_rows_to, log.SimLog.rows
 
     def write_nameless(process_log: log.ProcessLog) -> Callable[[int, Mapping[str, bytes | None]], Awaitable[None]]:
         write = write_rows_to(process_log)
@@ -310,7 +310,7 @@ def row_names_have_no_epoch() -> Iterator[Any]:
         return {name + value.split(b"@", 1)[0].decode(): value.split(b"@", 1)[1] for name, value in rows(self).items()}
 
     with (
-        patch.object(gateway, "write_rows_to", write_nameless),
+        patch.object(processing, "write_rows_to", write_nameless),
         patch.object(log.ProcessLog, "epoch_of_rows", -1, create=True),
         patch.object(log.SimLog, "rows", read_nameless),
     ):

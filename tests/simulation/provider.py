@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from random import Random
 from types import TracebackType
 
-from tests.simulation.loop import VirtualLoop
+from tests.simulation.loop import Process, VirtualLoop
 from tollgate.errors import ProviderError
 from tollgate.processors.upstream import Answer
 from tollgate.wire import UpstreamRequest
 
 NATURAL_TOKENS = 40  # answers that nobody cuts short are up to this long
 OVERRUN = 20  # a provider that ignores the cap writes so many times as much
+MOST_TOKENS = 160
 ERRORS = (429, 500, 503, 400)
 
 
@@ -27,6 +28,8 @@ class ProviderCall:
     """One line of a provider's own books."""
 
     call_id: str
+    process: Process  # whose call it is
+    checked_s: float  # when its caller last looked whether it may call
     provider: str
     account: str
     model: str
@@ -53,6 +56,7 @@ class Manners:
     silent: float = 0.0  # answers without usage
     latency_s: float = 0.3
     pause_s: float = 0.05  # between two pieces of a stream
+    connect_s: float = 0.01
 
 
 class SimProvider:
@@ -82,6 +86,7 @@ class SimProvider:
         self._sent = sent
         self._received = received
         self._says = says
+        self._chance = Random(f"{seed}/{name}/{account}")
 
     def send(self, request: UpstreamRequest, *, request_id: str) -> "_Connection":
         return _Connection(self, request, request_id, self._loop, self._timeout_s)
@@ -89,12 +94,20 @@ class SimProvider:
     async def close(self) -> None:
         """Nothing is held open."""
 
-    def take(self, request: UpstreamRequest, call_id: str) -> tuple[ProviderCall, dict[str, object]]:
+    async def connect(self) -> None:
+        """Sockets are not there at once: in between, much can happen to whoever calls."""
+        await asyncio.sleep(self._chance.random() * self._manners.connect_s)
+
+    def take(self, request: UpstreamRequest, call_id: str, checked_s: float) -> tuple[ProviderCall, dict[str, object]]:
         """A call has been sent. It may never be received."""
         body = json.loads(request.body)
+        process = Process.current()
+        assert process is not None
         cap = body.get("max_tokens", body.get("max_completion_tokens"))
         call = ProviderCall(
             call_id=call_id,
+            process=process,
+            checked_s=checked_s,
             provider=self.name,
             account=self.account,
             model=body["model"],
@@ -134,7 +147,7 @@ class SimProvider:
         tokens = chance.randint(1, NATURAL_TOKENS)
         if call.cap is not None and tokens > call.cap:
             call.overran = chance.random() < self._manners.overrun
-            tokens = OVERRUN * call.cap if call.overran else call.cap
+            tokens = min(OVERRUN * call.cap, MOST_TOKENS) if call.overran else call.cap
         told = chance.random() >= self._manners.silent
         answer = _ANSWERS[self.protocol](call, body, tokens, usage=told)
         if not call.stream:
@@ -188,9 +201,11 @@ class _Connection:
         self._ended = False
         self._error: str | None = None
         self._news: asyncio.Future[None] | None = None
+        self._checked_s = loop.time()
 
     async def __aenter__(self) -> Answer:
-        call, body = self._provider.take(self._request, self._call_id)
+        await self._provider.connect()
+        call, body = self._provider.take(self._request, self._call_id, self._checked_s)
         self._loop.outside_task(self._provider.serve(self, call, body))
         self._loop.outside_later(self._timeout_s, self.fail, "timeout")
         while not self.status:
@@ -253,9 +268,10 @@ class _Connection:
 _Pieces = list[tuple[str, int, bytes]]  # text, its tokens, the event that carries them
 
 
-def _words(count: int) -> list[str]:
-    """One token each, of four bytes: the order shows if a piece is lost, doubled or misplaced."""
-    return [f"{number:03d} " for number in range(count)]
+def words_of(call_id: str, count: int) -> list[str]:
+    """One token each, of four bytes: they show if a piece is lost, doubled, misplaced, or of another attempt."""
+    attempt = chr(ord("a") + int(call_id.rpartition(".")[2]) % 26)
+    return [f"{attempt}{number:02x} " for number in range(count)]
 
 
 def _openai_stream(call: ProviderCall, body: dict[str, object], tokens: int, *, usage: bool) -> _Pieces:
@@ -267,7 +283,7 @@ def _openai_stream(call: ProviderCall, body: dict[str, object], tokens: int, *, 
         return {"index": 0, "delta": delta, "finish_reason": reason}
 
     pieces: _Pieces = [("", 0, event([choice({"role": "assistant", "content": ""})]))]
-    pieces += [(word, 1, event([choice({"content": word})])) for word in _words(tokens)]
+    pieces += [(word, 1, event([choice({"content": word})])) for word in words_of(call.call_id, tokens)]
     pieces.append(("", 0, event([choice({}, "stop")])))
     options = body.get("stream_options")
     if usage and isinstance(options, dict) and options.get("include_usage"):
@@ -308,7 +324,7 @@ def _anthropic_stream(call: ProviderCall, body: dict[str, object], tokens: int, 
         ("", 0, event("message_start", message=message)),
         ("", 0, event("content_block_start", index=0, content_block={"type": "text", "text": ""})),
     ]
-    for word in _words(tokens):
+    for word in words_of(call.call_id, tokens):
         pieces.append((word, 1, event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})))
     pieces.append(("", 0, event("content_block_stop", index=0)))
     counted = {"usage": {"output_tokens": tokens}} if usage else {}

@@ -21,6 +21,10 @@ class Seals:
     def load(self, seal_id: str) -> bytes | None:
         return self._keys.get(seal_id)
 
+    async def wait_for(self, seal_id: str, *, timeout_s: float) -> bool:
+        """Whoever makes a key has it here at once."""
+        return seal_id in self._keys
+
     def drop_before(self, hour: int) -> None:
         """Nothing of a run is that old."""
 

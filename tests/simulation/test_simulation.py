@@ -12,9 +12,10 @@ from functools import cache
 
 import pytest
 
+from tests.simulation.embedded import EmbeddedSimulation as Simulation
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.scenario import DEATHS
-from tests.simulation.world import Result, Simulation
+from tests.simulation.world import Result
 
 SEEDS = int(os.environ.get("TOLLGATE_SIM_SEEDS", "300"))
 SEEDS_PER_TEST = 50
@@ -66,7 +67,7 @@ def test_a_run_goes_the_same_way_every_time():
     seeds = ("1", "2", "3")
     here = [Simulation(seed).run().digest for seed in seeds]
     assert here == [Simulation(seed).run().digest for seed in seeds]
-    program = "import sys; from tests.simulation.world import Simulation\n" + (
+    program = "import sys; from tests.simulation.embedded import EmbeddedSimulation as Simulation\n" + (
         "for seed in sys.argv[1:]: print(Simulation(seed).run().digest)"
     )
     there = subprocess.run(

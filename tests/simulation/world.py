@@ -1,34 +1,38 @@
-"""One run: the real gateway in a world that a seed decides, and everything that was wrong with it."""
+"""The world around the processes of a run: log, providers, clients, faults, and everything that was wrong.
+
+What processes there are, what can befall them, and how a run comes to rest is said in `embedded` and `kafka`.
+"""
 
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 
 from tests.simulation import checker
-from tests.simulation.books import Books
+from tests.simulation.books import Books, Facts
 from tests.simulation.clients import Client
-from tests.simulation.gateway import Gateway
+from tests.simulation.front import Front
+from tests.simulation.life import Life
 from tests.simulation.log import STATE, SimLog
 from tests.simulation.loop import Process, Stalled, VirtualLoop
+from tests.simulation.processing import Processing
 from tests.simulation.provider import ProviderCall, SimProvider
-from tests.simulation.scenario import DEATHS, Fault, Scenario, scenario
+from tests.simulation.scenario import Fault, Scenario
 from tests.simulation.setting import BOOK, Seals, gateway_config
-from tests.simulation.trace import described
+from tests.simulation.trace import Step, rendered
 from tollgate import failpoints
 from tollgate.events import KeySet, encode
 from tollgate.log import Record
-from tollgate.replies import Reply
+from tollgate.processors.owner import Owner
 from tollgate.secret import Secret
 
 REST_S = 120.0  # in virtual time: then a run that has not come to rest never will
 SETTLE_S = 5.0  # then everything that was on its way has landed
 CLOCK_JUMP_MS = 600_000
 HELD_BACK_S = 16.0  # how long the rows of a replaced owner may be on their way, at most
-POLL_S = 0.05
+POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,14 @@ class Result:
 
     seed: str
     violations: tuple[Violation, ...]
-    trace: tuple[str, ...]
+    steps: Sequence[Step]
     facts: dict[str, int]
     passed: frozenset[str]  # the places, of `DEATHS`, that some process has come to
+
+    @property
+    def trace(self) -> list[str]:
+        """The run, for people."""
+        return [rendered(step) for step in self.steps]
 
     @property
     def digest(self) -> str:
@@ -56,11 +65,11 @@ class Result:
 
 
 class Simulation:
-    """The world around the gateway's processes."""
+    """One run. A world of its own says what processes there are."""
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, scenario: Scenario) -> None:
         self.seed = seed
-        self.scenario: Scenario = scenario(seed)
+        self.scenario = scenario
         self.knobs = self.scenario.knobs
         self.loop = VirtualLoop(self.knobs.tick_s)
         self.books = Books(self.violation)
@@ -69,15 +78,16 @@ class Simulation:
         self.seals = Seals()
         self.config = gateway_config(balanced=self.knobs.balanced, timeout_s=self.knobs.timeout_s)
         self.book = BOOK
-        self.sent: set[str] = set()  # the ids of all calls, those too that no provider has received
+        self.sent: dict[str, Life] = {}  # who made each call, those too that no provider has received
         self.calls: list[ProviderCall] = []
-        self.gateways: list[Gateway] = []
-        self.replaced = 0  # how often one was taken over from while it lived
+        self.lives: list[Life] = []
+        self.one_at_a_time = True  # no two processes have worked at the same time
         self.violations: list[Violation] = []
-        self.trace: list[str] = []
+        self.steps: list[Step] = []
         self.passed: set[str] = set()
+        self.storm = True
+        self._of_process: dict[Process, Life] = {}
         self._jumped_ms = 0
-        self._storm = True
         self.providers = {
             (provider.name, account.name): SimProvider(
                 self.loop,
@@ -87,7 +97,7 @@ class Simulation:
                 protocol=provider.protocol,
                 timeout_s=self.knobs.timeout_s,
                 manners=self.knobs.manners,
-                sent=partial(checker.on_call, self),
+                sent=self._sent,
                 received=self._received,
                 says=self.says,
             )
@@ -105,16 +115,42 @@ class Simulation:
         finally:
             failpoints.install(None)
             logging.getLogger("tollgate").setLevel(logging.NOTSET)
-            for gateway in self.gateways:
-                gateway.process.kill()
+            for life in self.lives:
+                life.process.kill()
             self.loop.close()
         for error in self.loop.errors:
             self.violation("internal error", error)
-        return Result(self.seed, tuple(self.violations), tuple(self.trace), checker.facts(self), frozenset(self.passed))
+        facts = {**checker.facts(self), **self.facts()}
+        return Result(self.seed, tuple(self.violations), self.steps, facts, frozenset(self.passed))
 
-    @property
-    def clock_jumps(self) -> bool:
-        return any(fault.kind == "clock" for fault in self.scenario.faults)
+    # What a world says of itself --------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the first processes."""
+        raise NotImplementedError
+
+    def died(self, life: Life) -> None:
+        """A process has died, and faults go on: what comes in its place?"""
+        raise NotImplementedError
+
+    async def break_something(self, fault: Fault) -> None:
+        """What is special to this world; clocks and checkpoints are not."""
+        raise NotImplementedError
+
+    def fronts(self) -> list[Front]:
+        """Where a client can ask now."""
+        raise NotImplementedError
+
+    async def come_to_rest(self) -> None:
+        """No more faults, and nobody waits any more: close the books and compare them."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, int]:
+        """What happened here and not elsewhere, in numbers."""
+        return {}
+
+    def client(self, request_id: str) -> Client:
+        return self.scenario.clients[int(request_id[-12:], 16)]
 
     # What the parts of the world say and ask --------------------------------------------------------------------------
 
@@ -125,36 +161,52 @@ class Simulation:
     def wall_ms(self) -> int:
         return self.knobs.begins_ms + self._jumped_ms + int(self.loop.time() * 1000)
 
-    def says(self, who: str, text: str) -> None:
-        self.trace.append(f"{self.loop.time():10.4f}  {who:<12} {text}")
+    def says(self, who: str, what: str | Record) -> None:
+        self.steps.append((self.loop.time(), who, what))
 
     def violation(self, rule: str, text: str) -> None:
         self.violations.append(Violation(rule, text))
         self.says("VIOLATION", f"{rule}: {text}")
 
-    def seen(self, client: Client, reply: Reply) -> None:
-        client.replies.append(reply)
-        self.says(
-            f"client {client.number}", f"gets {reply.status or ''} {len(reply.body)} bytes{' (last)' * reply.last}"
-        )
-        checker.on_reply(self, client, reply)
+    def seen(self, client: Client) -> None:
+        if client.done:
+            client.told_s = self.loop.time()
+        last = client.told or "last" if client.done else ""
+        piece = client.pieces[-1] if client.pieces else b""
+        self.says(f"client {client.number}", f"gets {client.status} {len(piece)} bytes {last}")
+        checker.on_piece(self, client)
 
-    def gone(self, client: Client) -> None:
-        self.says(f"client {client.number}", "has gone")
-        checker.on_gone(self, client)
+    def cancelled(self, client: Client, reason: str) -> None:
+        self.says(f"client {client.number}", f"is given up: {reason}")
+        checker.on_cancel(self, client, reason)
 
-    def taken_over(self, gateway: Gateway) -> None:
-        self.says(gateway.name, f"has taken over; reads from {gateway.position}")
-        checker.on_take_over(self, gateway)
+    def taken_over(self, life: Life, owner: Owner, position: int) -> None:
+        self.says(life.name, f"has taken over; reads from {position}")
+        checker.on_take_over(self, life, owner)
 
-    def stopped_in_order(self, gateway: Gateway) -> None:
-        self.says(gateway.name, "has stopped in order")
-        checker.on_stop(self, gateway)
+    def stopped_in_order(self, life: Life, owner: Owner | None) -> None:
+        self.says(life.name, "has stopped in order")
+        checker.on_stop(self, life, owner)
+
+    def landed(self, event: Facts, offset: int, by: str) -> None:
+        """A record has become durable, and stands in the books."""
+
+    def called(self, call: ProviderCall, life: Life) -> None:
+        """A provider is about to be sent a call that stands in the books."""
 
     def _landed(self, record: Record, by: str) -> None:
-        self.says(by, f"{record.topic}/{record.offset}: {described(record)}")
-        if record.value is not None:
-            self.books.land(record.topic, record.offset, record.timestamp_ms, record.value)
+        self.says(by, record)
+        if record.value is None or record.topic not in self.books.topics:
+            return
+        event = self.books.land(record.topic, record.offset, record.timestamp_ms, record.value)
+        if record.topic in ("requests", "completions"):
+            self.landed(event, record.offset, by)
+
+    def _sent(self, call: ProviderCall) -> None:
+        life = self._of_process[call.process]
+        checker.on_call(self, call)
+        self.sent[call.call_id] = life
+        self.called(call, life)
 
     def _received(self, call: ProviderCall) -> None:
         self.calls.append(call)
@@ -162,9 +214,18 @@ class Simulation:
 
     def _reached(self, failpoint: str) -> None:
         process = Process.current()
-        for gateway in self.gateways:
-            if gateway.process is process:
-                gateway.reached(failpoint)
+        if process is not None:
+            self._of_process[process].reached(failpoint)
+
+    def started(self, life: Life, deaths: Sequence[str]) -> None:
+        """A process begins; perhaps its death is settled already."""
+        chance = self.chance(f"fate/{life.name}")
+        if deaths and self.storm and chance.random() < self.knobs.failpoints:
+            life.crash_at = chance.choice(deaths), int(chance.expovariate(0.3))
+        self.lives.append(life)
+        self._of_process[life.process] = life
+        life.process.at_death(lambda: self.storm and self.died(life))
+        self.says("world", f"starts {life.name}" + (f" {life.crash_at}" if life.crash_at else ""))
 
     # The run ----------------------------------------------------------------------------------------------------------
 
@@ -182,174 +243,104 @@ class Simulation:
                 limits=limits,
             )
             self.log.land("control", key_id.encode(), encode(made), by="world")
-        self._start()
-        keeper = self.loop.outside_task(self._keep_running())
+        self.begin()
         clients = [self.loop.outside_task(self._client(client)) for client in self.scenario.clients]
         await asyncio.gather(
             self._break_things(), self._change_limits(), asyncio.sleep(self.knobs.duration_s), *clients
         )
         await self._wait_for_clients()
-        keeper.cancel()
-        await self._rest()
+        self.storm = False
+        try:
+            await self.come_to_rest()
+        except Restless as restless:
+            self.violation("liveness", str(restless))
 
     async def _client(self, client: Client) -> None:
         await asyncio.sleep(client.at_s)
-        living = await self._living()
+        front = await self._front()
         self.says(
             f"client {client.number}",
-            f"asks {living[-1].name} as {client.key_id} for {client.model}, stream={client.stream}",
+            f"asks {front.name} as {client.key_id} for {client.model}, stream={client.stream}",
         )
-        living[-1].submit(client)
+        front.submit(client)
 
-    async def _living(self) -> list[Gateway]:
+    async def _front(self) -> Front:
         while True:
-            living = [gateway for gateway in self.gateways if gateway.alive]
-            if living:
-                return living
+            fronts = self.fronts()
+            if fronts:
+                return fronts[-1] if len(fronts) == 1 else self.chance(f"front/{self.loop.time()}").choice(fronts)
             await asyncio.sleep(POLL_S)
 
     async def _wait_for_clients(self) -> None:
-        """Whoever is patient, and whose gateway lives, gets an answer."""
-        gateways = {gateway.name: gateway for gateway in self.gateways}
+        """Whoever is patient, and whose process lives, gets an answer."""
         until_s = self.loop.time() + REST_S
-        while self.loop.time() < until_s:
-            waiting = [
-                client
-                for client in self.scenario.clients
-                if not (client.done or client.hung_up) and gateways[client.gateway].alive
-            ]
-            if not waiting:
+        while waiting := [client for client in self.scenario.clients if client.waits]:
+            if self.loop.time() > until_s:
+                self.violation("liveness", f"clients {[client.number for client in waiting]} wait for ever")
                 return
             await asyncio.sleep(POLL_S)
-        self.violation("liveness", f"clients {[client.number for client in waiting]} wait for ever")
 
     async def _change_limits(self) -> None:
         for number, change in enumerate(self.scenario.changes):
             await asyncio.sleep(max(0.0, change.at_s - self.loop.time()))
-            living = await self._living()
-            living[-1].change_limits(f"command-{number}", change.key_id, change.limits)
-
-    def _start(self) -> Gateway:
-        gateway = Gateway(self, f"gateway-{len(self.gateways)}")
-        chance = self.chance(f"life/{gateway.name}")
-        if self._storm and chance.random() < self.knobs.failpoints:
-            gateway.crash_at = chance.choice(DEATHS), int(chance.expovariate(0.3))
-        self.gateways.append(gateway)
-        self.says("world", f"starts {gateway.name}" + (f" {gateway.crash_at}" if gateway.crash_at else ""))
-        gateway.start()
-        return gateway
-
-    async def _keep_running(self) -> None:
-        """Start the next life when the last has ended."""
-        chance = self.chance("restarts")
-        while True:
-            if not any(gateway.alive for gateway in self.gateways):
-                await asyncio.sleep(chance.random() * self.knobs.restart_s)
-                self._start()
-            await asyncio.sleep(POLL_S)
+            (await self._front()).change_limits(f"command-{number}", change.key_id, change.limits)
 
     async def _break_things(self) -> None:
         for fault in self.scenario.faults:
             await asyncio.sleep(max(0.0, fault.at_s - self.loop.time()))
             self.says("world", f"fault: {fault.kind}")
-            await self._break(fault)
+            match fault.kind:
+                case "clock":
+                    self._jumped_ms += int((2 * fault.size - 1) * CLOCK_JUMP_MS)
+                case "lost rows":
+                    self.lose_rows()
+                case _:
+                    await self.break_something(fault)
 
-    async def _break(self, fault: Fault) -> None:
-        living = [gateway for gateway in self.gateways if gateway.alive]
-        present = living[-1] if living else None
-        match fault.kind:
-            case "clock":
-                self._jumped_ms += int((2 * fault.size - 1) * CLOCK_JUMP_MS)
-            case "lost rows":
-                self._lose_rows()
-            case "kill" if present is not None:
-                present.kill("SIGKILL")
-            case "stop" if present is not None:
-                await present.stop()
-            case "lost acks" if present is not None:
-                present.log.break_at_next_append()
-            case "redeliver" if present is not None:
-                present.send_back(int(fault.size * present.position))
-            case "replace" if present is not None:
-                self._replace(present, fault.size)
+    @property
+    def clock_jumps(self) -> bool:
+        return any(fault.kind == "clock" for fault in self.scenario.faults)
 
-    def _replace(self, present: Gateway, size: float) -> None:
-        """Start another beside it, which knows nothing of it. Often the old one has a checkpoint on its way, which is
-        late, and dies in the middle of it."""
-        self.replaced += 1
-        self._start()
-        if size < 0.5:
-            present.log.hold_back(STATE, HELD_BACK_S * size)
-            present.process.spawn(present.checkpoint())
-            present.crash_at = f"landed.{STATE}", int(size * 10) % 4
-        self.loop.outside_later(size * 5, present.kill, "SIGKILL, at last")
-
-    async def _rest(self) -> None:
-        """No more faults: everything that was accepted comes to its end, and the books are closed."""
-        self._storm = False
-        for gateway in self.gateways:
-            gateway.kill("the end of the run")
-        while any(gateway.log.flying for gateway in self.gateways):
-            await asyncio.sleep(POLL_S)
-        last = self._start()
-        if not await self._until(lambda: last.idle and not last.log.flying, last):
-            return
-        await asyncio.sleep(SETTLE_S)
-        await last.checkpoint()
-        checker.at_rest(self, last)
-        if await self._deliver_again(last):
-            last.kill("rested")
-            await self._recover()
-            self._lose_rows()
-            await self._recover()
-
-    async def _until(self, come: Callable[[], bool], gateway: Gateway) -> bool:
-        """Wait until it has come; a violation if it never will."""
-        until_s = self.loop.time() + REST_S
-        while not come():
-            if not gateway.alive or self.loop.time() > until_s:
-                self.violation("liveness", f"{gateway.name} does not come to rest")
-                return False
-            await asyncio.sleep(POLL_S)
-        return True
-
-    async def _deliver_again(self, gateway: Gateway) -> bool:
-        """All that was ever asked, once more: nothing may come of it."""
-        before, end = len(self.log.records("completions")), gateway.position
-        gateway.send_back(0)
-        if not await self._until(lambda: gateway.position >= end, gateway):
-            return False
-        await asyncio.sleep(SETTLE_S)
-        if len(self.log.records("completions")) != before:
-            self.violation("I6", "delivered again, requests were decided again")
-        return True
-
-    async def _recover(self) -> None:
-        """What the next life finds is compared when it has taken over."""
-        gateway = self._start()
-        if await self._until(lambda: gateway.owner is not None, gateway):
-            gateway.kill("seen")
-
-    def _lose_rows(self) -> None:
-        for gateway in self.gateways:
-            gateway.kill("SIGKILL")
-            gateway.log.rows_are_lost = True
+    def lose_rows(self) -> None:
+        """Every process that wrote a checkpoint dies, and the checkpoint is gone with it."""
+        for life in self.lives:
+            life.kill("SIGKILL")
+            life.log.rows_are_lost = True
         self.log.lose_rows()
 
-    async def _deliver_again(self, gateway: Gateway) -> None:
-        """All that was ever asked, once more: nothing may come of it."""
-        before = len(self.log.records("completions"))
-        end = gateway.position
-        gateway.send_back(0)
-        while gateway.position < end:
+    # Rest -------------------------------------------------------------------------------------------------------------
+
+    async def silence(self, lives: Iterable[Life], reason: str) -> None:
+        """Kill them, and wait until what they had on its way has landed."""
+        for life in lives:
+            life.kill(reason)
+        while any(life.log.flying for life in self.lives):
             await asyncio.sleep(POLL_S)
+
+    async def until(self, come: Callable[[], bool], life: Life | None = None, *, what: str) -> None:
+        """Wait until it has come. Raises `Restless` if it never will."""
+        until_s = self.loop.time() + REST_S
+        while not come():
+            if self.loop.time() > until_s or (life is not None and not life.alive):
+                raise Restless(f"{what} never comes")
+            await asyncio.sleep(POLL_S)
+
+    async def deliver_again(self, processing: Processing) -> None:
+        """All that was ever asked, once more: nothing may come of it."""
+        before, end = len(self.log.records("completions")), processing.position
+        processing.send_back(0)
+        await self.until(lambda: processing.position >= end, what="the end of what is delivered again")
         await asyncio.sleep(SETTLE_S)
         if len(self.log.records("completions")) != before:
             self.violation("I6", "delivered again, requests were decided again")
 
-    async def _recover(self) -> None:
-        """What the next life finds is compared when it has taken over."""
-        gateway = self._start()
-        while gateway.owner is None:
-            await asyncio.sleep(POLL_S)
-        gateway.kill("seen")
+
+class Restless(Exception):
+    """A run does not come to rest."""
+
+
+def delay_checkpoint(life: Life, processing: Processing, size: float) -> None:
+    """A checkpoint of somebody who is being replaced is on its way, comes late, and breaks off in the middle."""
+    life.log.hold_back(STATE, HELD_BACK_S * size)
+    life.work(processing.partitions.checkpoint)
+    life.crash_at = f"landed.{STATE}", int(size * 10) % 4
