@@ -18,6 +18,7 @@ from tollgate.ingress.metrics import Metrics
 from tollgate.ingress.parse import parse_object
 from tollgate.ingress.routes import Route
 from tollgate.wire import Ask
+from tollgate.wire.endpoints import ENDPOINTS
 from tollgate.wire.exchange import WIRES
 
 MAX_TAGS = 16
@@ -66,7 +67,7 @@ class Chat:
         if route.complete is not None:
             body = route.complete(body, incoming.path_params)
             raw = orjson.dumps(body)
-        ask = WIRES[incoming.dialect].ask(body)
+        ask = ENDPOINTS[route.name].ask(body)
         self._catalogue.check(ask.model)
         request = build_request(
             incoming,
@@ -116,7 +117,7 @@ def build_request(
 ) -> Request:
     """What is known of a request before anything is decided."""
     if ask.user is not None and len(ask.user) > MAX_USER_CHARS:
-        param = "user" if incoming.dialect == "openai" else "metadata.user_id"
+        param = "metadata.user_id" if incoming.dialect == "anthropic" else "user"
         raise Refusal(400, "string_too_long", f"'{param}' may have {MAX_USER_CHARS} characters.", param=param)
     return Request(
         request_id=incoming.request_id,

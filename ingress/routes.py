@@ -37,6 +37,7 @@ class Route(NamedTuple):
 ROUTES: tuple[Route, ...] = (
     Route("/v1/chat/completions", "openai"),
     Route("/v1/messages", "anthropic"),
+    Route("/v1/responses", "responses"),
 )
 
 

@@ -142,7 +142,7 @@ def _candidates(route: Route, ask: Ask, policy: Policy, available_pusd: int | No
                     provider=option.provider.name,
                     account=option.account.name,
                     model=option.model,
-                    protocol=option.provider.protocol,
+                    protocol=option.protocol,
                     bound_pusd=terms.bound_pusd,
                     max_output_tokens=terms.output_cap,
                     backoff_ms=option.backoff_ms,
@@ -188,7 +188,7 @@ def _output_cap(option: Option, ask: Ask, policy: Policy, available_pusd: int | 
     if option.price is not None and option.price.max_output_tokens is not None:
         default = min(default, option.price.max_output_tokens)
     if available_pusd is None:
-        return default if option.provider.protocol == "anthropic" else None
+        return default if option.protocol == "anthropic" else None
     if policy.reject_missing_max_tokens:
         raise Refusal(
             400,
@@ -210,9 +210,13 @@ def _bound(option: Option, ask: Ask, policy: Policy, cap: int | None) -> int | N
     output = cap
     if output is None:
         output = option.price.max_output_tokens or option.price.context_window
-    if ask.unbounded is not None or output is None:
+    if _unbounded(option, ask) is not None or output is None:
         return None
     return bound_pusd(option.price, input_tokens=_input_bound(option, ask), output_tokens=ask.choices * output)
+
+
+def _unbounded(option: Option, ask: Ask) -> str | None:
+    return ask.unbounded or (ask.unbounded_at_home if option.at_home else None)
 
 
 def _input_bound(option: Option, ask: Ask) -> int:
@@ -230,12 +234,13 @@ def _unboundable(option: Option, ask: Ask) -> Refusal:
             "Give it one in pricing.yaml, or set limits.unpriced to hold.",
             param="model",
         )
+    field = _unbounded(option, ask)
     return Refusal(
         400,
         "cost_unbounded",
-        f"What {ask.unbounded} makes the request cost cannot be bounded beforehand, so a budget cannot cover it. "
+        f"What {field} makes the request cost cannot be bounded beforehand, so a budget cannot cover it. "
         "Leave it out, or use a key without a budget.",
-        param=ask.unbounded,
+        param=field,
     )
 
 

@@ -26,7 +26,8 @@ from tollgate.processors.ledger import OpenRequest
 from tollgate.processors.upstream import Transport
 from tollgate.replies import Mailbox, Reply
 from tollgate.wire import Ask, Body, Exchange, Extras, Meter
-from tollgate.wire.exchange import PROTOCOLS, WIRES, exchange_for, refusal_of
+from tollgate.wire.endpoints import ENDPOINTS
+from tollgate.wire.exchange import PROTOCOLS, WIRES, refusal_of
 
 BYTES_PER_TOKEN = 4  # of English text, about; used only where a provider did not say what it counted
 
@@ -227,8 +228,7 @@ class Call:
         self._http_status = self._upstream_id = None
         self._exchange = None
         self._started, self._started_ms = time.perf_counter(), self._now_ms()
-        exchange = exchange_for(
-            self._request.dialect,
+        exchange = ENDPOINTS[self._request.endpoint].exchange(
             candidate.protocol,
             self._job.body,
             request_id=self._request.request_id,

@@ -58,6 +58,7 @@ from tollgate.processors.world import World
 from tollgate.replies import Reply
 from tollgate.sealed import SealError
 from tollgate.wire import Body
+from tollgate.wire.endpoints import ENDPOINTS
 from tollgate.wire.exchange import WIRES
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ class Owner(Writer):
                 request=request,
                 epoch=self.ledger.epoch,
                 body=body,
-                ask=WIRES[facts.dialect].ask(body),
+                ask=ENDPOINTS[facts.endpoint].ask(body),
                 headers=accepted.headers,
                 seal=accepted.seal,
                 reply_headers=(),
@@ -342,7 +343,7 @@ class Owner(Writer):
             return
         try:
             body = self._body(accepted)
-            ask = WIRES[request.dialect].ask(body)
+            ask = ENDPOINTS[request.endpoint].ask(body)
             route = self._route(request, body)
             limits = self._limits(request.key_id)
             decision = decide(
@@ -389,7 +390,7 @@ class Owner(Writer):
         return plan(
             request.model,
             body,
-            dialect=request.dialect,
+            endpoint=ENDPOINTS[request.endpoint],
             config=self._world.config,
             book=self._world.book,
             at_ms=self._now_ms,

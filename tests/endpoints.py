@@ -24,9 +24,10 @@ MESSAGES = [{"role": "user", "content": "Hello, who is there?"}]
 EXAMPLES: dict[str, Example] = {
     "/v1/chat/completions": Example({"model": "sandbox", "max_tokens": 50, "messages": MESSAGES}),
     "/v1/messages": Example({"model": "sandbox", "max_tokens": 50, "messages": MESSAGES}),
+    "/v1/responses": Example({"model": "sandbox", "max_output_tokens": 50, "input": MESSAGES}),
 }
 
-STREAMING = frozenset({"/v1/chat/completions", "/v1/messages"})  # those that also take `stream: true`
+STREAMING = frozenset({"/v1/chat/completions", "/v1/messages", "/v1/responses"})  # those that also take `stream: true`
 
 
 async def ask(application: Any, key: str, route: str, example: Example) -> tuple[int, dict[str, str], bytes]:

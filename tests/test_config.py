@@ -38,7 +38,7 @@ def complaint(load, tmp_path: Path):
     return complaint
 
 
-def test_without_a_file_there_are_defaults_and_the_sandbox_in_both_dialects():
+def test_without_a_file_there_are_defaults_and_the_sandbox_in_every_dialect():
     config = load_config(None, {})
 
     assert config.log.embedded and config.log.durability == "power"
@@ -46,6 +46,7 @@ def test_without_a_file_there_are_defaults_and_the_sandbox_in_both_dialects():
     assert [(p.name, p.protocol, p.builtin) for p in config.providers.values()] == [
         ("sandbox", "openai", "sandbox"),
         ("sandbox-anthropic", "anthropic", "sandbox"),
+        ("sandbox-responses", "responses", "sandbox"),
     ]
     assert all(p.serves("sandbox-lat50") and not p.serves("gpt-4o") for p in config.providers.values())
 
@@ -94,7 +95,7 @@ def test_a_whole_file(load):
     assert config.log.bootstrap_servers == ("a:9092", "b:9093")
     assert config.log.durability == "process"
     assert (config.server.host, config.server.port, config.server.drain_s) == ("0.0.0.0", 9000, 2.5)
-    assert list(config.providers) == ["openai", "local", "sandbox", "sandbox-anthropic"]
+    assert list(config.providers) == ["openai", "local", "sandbox", "sandbox-anthropic", "sandbox-responses"]
     assert config.providers["openai"] == Provider(
         name="openai",
         protocol="openai",
@@ -107,9 +108,11 @@ def test_a_whole_file(load):
         max_retries=0,
         price_provider="openai",
         quirks=presets()["openai"].quirks,
+        endpoints=frozenset({"chat", "responses"}),
     )
     local = config.providers["local"]
     assert (local.base_url, local.price_provider) == ("http://127.0.0.1:9999", "anthropic")
+    assert local.endpoints == {"messages"}
     assert [(account.name, account.weight) for account in local.accounts] == [("a", 1), ("b", 2)]
     assert config.routing.fallbacks == {"gpt-4o": ("local/mock-claude",)}
     assert config.routing.fallback_on == ("timeout", "auth")

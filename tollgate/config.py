@@ -24,6 +24,7 @@ from tollgate.presets import NO_KEY, Preset, preset_at, presets
 from tollgate.secret import Secret, Secrets, first_run_secrets
 from tollgate.settings_file import Settings, read_settings
 from tollgate.wire import Quirks
+from tollgate.wire.endpoints import SERVED, EndpointName
 
 __all__ = [
     "Account",
@@ -171,6 +172,13 @@ class ProviderFile(_Section, frozen=True, kw_only=True):
         str | None,
         Meta(description="The name under which its prices are looked up. Default: the provider's name."),
     ] = None
+    endpoints: Annotated[
+        tuple[EndpointName, ...] | None,
+        Meta(
+            description="The endpoints that it serves itself: `[chat, responses]`. A conversation in another form is "
+            "translated to its protocol. Default: what is known of the provider, or else those of its protocol."
+        ),
+    ] = None
 
 
 class RoutingConfig(_Section, frozen=True, kw_only=True):
@@ -255,6 +263,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int
     price_provider: str
     quirks: Quirks = Quirks()
+    endpoints: frozenset[EndpointName] = frozenset()  # those that it serves itself
     builtin: Literal["sandbox"] | None = None
 
     def serves(self, model: str) -> bool:
@@ -359,7 +368,13 @@ def _provider(name: str, given: ProviderFile, settings: Settings[GatewayFile]) -
         max_retries=given.max_retries,
         price_provider=given.price_provider or preset.prices or given.preset or name,
         quirks=preset.quirks,
+        endpoints=_endpoints(given, preset),
     )
+
+
+def _endpoints(given: ProviderFile, preset: Preset) -> frozenset[EndpointName]:
+    said = given.endpoints if given.endpoints is not None else preset.endpoints
+    return SERVED[preset.protocol] if said is None else frozenset(said)
 
 
 def _preset(name: str, given: ProviderFile, wrong: Callable[[str | None, str], ConfigError]) -> Preset:
@@ -415,6 +430,7 @@ def _sandbox(name: str, protocol: Dialect, base_url: str) -> Provider:
         connect_timeout_seconds=10,
         max_retries=0,
         price_provider="sandbox",
+        endpoints=SERVED[protocol],
         builtin="sandbox",
     )
 
@@ -423,4 +439,5 @@ def _sandbox(name: str, protocol: Dialect, base_url: str) -> Provider:
 BUILT_IN = (
     _sandbox("sandbox", "openai", "http://sandbox/v1"),
     _sandbox("sandbox-anthropic", "anthropic", "http://sandbox"),
+    _sandbox("sandbox-responses", "responses", "http://sandbox/v1"),
 )

@@ -13,6 +13,7 @@ import yaml
 
 from tollgate.events import Dialect
 from tollgate.wire import Quirks
+from tollgate.wire.endpoints import EndpointName
 
 NO_KEY = "none"
 
@@ -21,13 +22,14 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is known of a provider. `base_url` is None where each customer has an address of its own.
 
     `prices` is its name in the price catalogue where that is another. `key` is the environment variable that its own
-    clients read the key from, or `none`.
+    clients read the key from, or `none`. `endpoints` None: those that its protocol is for.
     """
 
     protocol: Dialect = "openai"
     base_url: str | None = None
     prices: str | None = None
     key: str
+    endpoints: tuple[EndpointName, ...] | None = None
     quirks: Quirks = Quirks()
 
 

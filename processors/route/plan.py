@@ -13,7 +13,7 @@ from tollgate.events import Dialect
 from tollgate.prices.book import PriceBook
 from tollgate.prices.price import Price
 from tollgate.wire import Body
-from tollgate.wire.exchange import cannot_carry
+from tollgate.wire.endpoints import Endpoint
 
 MAX_ATTEMPTS = 10
 FIRST_BACKOFF_MS = 250
@@ -29,6 +29,8 @@ class Option(NamedTuple):
     account: Account
     model: str
     price: Price | None
+    protocol: Dialect  # in which it is asked
+    at_home: bool  # that is the client's dialect, so that the request is passed on
     backoff_ms: int = 0
 
 
@@ -40,21 +42,29 @@ class Route(NamedTuple):
 
 
 def plan(
-    model: str, body: Body, *, dialect: Dialect, config: Config, book: PriceBook, at_ms: int, draw: float
+    model: str, body: Body, *, endpoint: Endpoint, config: Config, book: PriceBook, at_ms: int, draw: float
 ) -> Route | Refusal:
     """The route for a model as the client named it: `model`, or `provider/model` to insist on one provider.
 
-    Providers to which the request cannot be translated are left out; when none remains, the refusal names the field.
+    Providers that do not serve the endpoint, or to which the request cannot be translated, are left out; when none
+    remains, the refusal says why.
     """
     chances = _chances(draw)
     options: list[Option] = []
     refusal: Refusal | None = None
     for name in (model, *config.routing.fallbacks.get(model, ())):
-        for provider, upstream_model in _servers(name, dialect, config, chances):
-            refused = cannot_carry(dialect, provider.protocol, body, model=upstream_model, quirks=provider.quirks)
+        for provider, upstream_model in _servers(name, endpoint.dialect, config, chances):
+            protocol = endpoint.protocol(provider.protocol, provider.endpoints)
+            if protocol is None:
+                refusal = refusal or _not_served(model, endpoint)
+                continue
+            refused = endpoint.cannot_carry(protocol, body, model=upstream_model, quirks=provider.quirks)
             if refused is None:
                 price = book.price(provider.name, upstream_model, at_ms, catalogue=provider.price_provider)
-                options += _attempts(provider, upstream_model, price, chances, draw)
+                option = Option(
+                    provider, provider.accounts[0], upstream_model, price, protocol, protocol == endpoint.dialect
+                )
+                options += _attempts(option, chances, draw)
             else:
                 refusal = refusal or refused
     if options:
@@ -67,6 +77,16 @@ def unknown_model(model: str) -> Refusal:
         404,
         "model_not_found",
         f"The model {model!r} is not served here; GET /v1/models lists those that are.",
+        param="model",
+    )
+
+
+def _not_served(model: str, endpoint: Endpoint) -> Refusal:
+    return Refusal(
+        400,
+        "endpoint_not_served",
+        f"No provider of the model {model!r} serves {endpoint.path}. Those that do can say so: "
+        f"'endpoints: [{endpoint.name}, ...]' in gateway.yaml.",
         param="model",
     )
 
@@ -89,15 +109,15 @@ def _servers(model: str, dialect: Dialect, config: Config, chances: Iterator[flo
     yield from ((provider, model) for provider in ORDERS[config.routing.default](serving, dialect, chances))
 
 
-def _attempts(
-    provider: Provider, model: str, price: Price | None, chances: Iterator[float], draw: float
-) -> Iterator[Option]:
+def _attempts(option: Option, chances: Iterator[float], draw: float) -> Iterator[Option]:
+    """The option on each account in turn, as often as the provider may be tried."""
+    provider = option.provider
     accounts = _weighted(provider.accounts, [account.weight for account in provider.accounts], chances)
     jitter = 0.5 + draw / 2  # it keeps requests apart, not the attempts of one
     for index in range(1 + provider.max_retries):
         again = index - len(accounts)  # how often this account was tried already, less one round
         wait = min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2**again) if again >= 0 else 0
-        yield Option(provider, accounts[index % len(accounts)], model, price, int(wait * jitter))
+        yield option._replace(account=accounts[index % len(accounts)], backoff_ms=int(wait * jitter))
 
 
 def _priority(providers: Sequence[Provider], dialect: Dialect, chances: Iterator[float]) -> list[Provider]:

@@ -25,8 +25,9 @@ DOLLAR = pusd("1")
 PRICE = compile_price({"input": Decimal(1), "output": Decimal(4)}, version="v", context_window=1000)
 
 
-def option(price=PRICE, provider="sandbox"):
-    return Option(PROVIDERS[provider], PROVIDERS[provider].accounts[0], "sandbox", price)
+def option(price=PRICE, provider="sandbox", *, at_home=True):
+    at = PROVIDERS[provider]
+    return Option(at, at.accounts[0], "sandbox", price, at.protocol, at_home)
 
 
 def route(*options):
@@ -168,6 +169,13 @@ def test_input_that_cannot_be_bounded_is_refused_under_a_budget_and_names_its_fi
     refused = asked(ledger(), of=images, limits=budget("1")).refusal
     assert (refused.code, refused.param) == ("cost_unbounded", "messages[0].content[1]")
     assert asked(ledger(), of=images).refusal is None
+
+
+def test_what_a_translation_leaves_out_counts_only_where_there_is_none():
+    search = ask(unbounded_at_home="tools[3]")
+    refused = asked(ledger(), of=search, limits=budget("1")).refusal
+    assert (refused.code, refused.param) == ("cost_unbounded", "tools[3]")
+    assert asked(ledger(), of=search, to=route(option(at_home=False)), limits=budget("1")).refusal is None
 
 
 def test_a_dearer_fallback_that_the_budget_does_not_cover_is_left_out():

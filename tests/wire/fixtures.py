@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 
+from tests.wire import fixtures_responses
 from tollgate.errors import ProviderError
 from tollgate.events import Dialect
 from tollgate.wire import Exchange, Extras
@@ -32,7 +33,7 @@ ADDED = {
     },
 }
 
-DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic")
+DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic", "responses")
 
 
 # OpenAI -------------------------------------------------------------------------------------------------------------
@@ -366,16 +367,30 @@ ANTHROPIC_UNARY: dict[str, Any] = {
 STREAMS: dict[Dialect, dict[str, bytes]] = {
     "openai": OPENAI_STREAMS | OPENAI_ONLY_STREAMS,
     "anthropic": ANTHROPIC_STREAMS | ANTHROPIC_ONLY_STREAMS,
+    "responses": fixtures_responses.STREAMS | fixtures_responses.ONLY_STREAMS,
 }
-TOLD_STREAMS: dict[Dialect, dict[str, bytes]] = {"openai": OPENAI_STREAMS, "anthropic": ANTHROPIC_STREAMS}
-UNARY: dict[Dialect, dict[str, Any]] = {"openai": OPENAI_UNARY, "anthropic": ANTHROPIC_UNARY}
+TOLD_STREAMS: dict[Dialect, dict[str, bytes]] = {
+    "openai": OPENAI_STREAMS,
+    "anthropic": ANTHROPIC_STREAMS,
+    "responses": fixtures_responses.STREAMS,
+}
+UNARY: dict[Dialect, dict[str, Any]] = {
+    "openai": OPENAI_UNARY,
+    "anthropic": ANTHROPIC_UNARY,
+    "responses": fixtures_responses.UNARY,
+}
+REQUESTS: dict[Dialect, dict[str, Any]] = {
+    "openai": {"model": "mock", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]},
+    "anthropic": {"model": "mock", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]},
+    "responses": {"model": "mock", "max_output_tokens": 64, "input": "Hi"},
+}
 
 
 # Running ------------------------------------------------------------------------------------------------------------
 
 
 def start(client: Dialect, provider: Dialect, **fields: Any) -> Exchange:
-    body = {"model": "mock", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}], **fields}
+    body = {**REQUESTS[client], **fields}
     return exchange_for(
         client, provider, body, request_id=REQUEST_ID, model="mock-gpt", max_output_tokens=64, headers={}
     )

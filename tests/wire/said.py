@@ -78,7 +78,36 @@ def anthropic_said(payloads: list[Any]) -> Said:
     return Said(text, thoughts, tuple(calls))
 
 
-SAID = {"openai": openai_said, "anthropic": anthropic_said}
+def responses_said(payloads: list[Any]) -> Said:
+    """Of a response, or of all events of one: what came in pieces, or else what the end says."""
+    last = payloads[-1]
+    output = (last if last.get("object") == "response" else last["response"])["output"]
+    pieces: dict[str, dict[Any, str]] = {}
+    for payload in payloads:
+        if isinstance(payload.get("delta"), str):
+            place = payload["output_index"], payload.get("content_index"), payload.get("summary_index")
+            found = pieces.setdefault(payload["type"], {})
+            found[place] = found.get(place, "") + payload["delta"]
+    text = thoughts = ""
+    calls = []
+    for at, item in enumerate(output):
+        match item["type"]:
+            case "message":
+                text += "".join(part.get("text") or part.get("refusal") or "" for part in item["content"])
+            case "reasoning":
+                parts = item["summary"] or item.get("content") or []
+                thoughts += "\n\n".join(part["text"] for part in parts)
+            case "function_call":
+                calls.append((item["name"], _json(item["arguments"])))
+                told = pieces.get("response.function_call_arguments.delta", {}).get((at, None, None))
+                assert told in (None, item["arguments"]), "the pieces of a call are not its whole"
+    told = "".join(pieces.get("response.output_text.delta", {}).values())
+    told_refused = "".join(pieces.get("response.refusal.delta", {}).values())
+    assert told + told_refused in ("", text), "the pieces of the text are not its whole"
+    return Said(text, thoughts, tuple(calls))
+
+
+SAID = {"openai": openai_said, "anthropic": anthropic_said, "responses": responses_said}
 
 
 def _json(arguments: str) -> Any:

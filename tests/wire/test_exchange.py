@@ -6,6 +6,7 @@ from anthropic.types import Message, RawMessageStreamEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from tests.wire.fixtures import (
@@ -48,12 +49,22 @@ from tests.wire.fixtures import (
     text_delta,
     unary,
 )
+from tests.wire.said import SAID
 from tollgate.errors import ERROR_CLASSES, ProviderError, Refusal
 from tollgate.events import Usage
 from tollgate.wire import exchange
 from tollgate.wire.exchange import cannot_carry, exchange_for
 
 ANTHROPIC_EVENT = TypeAdapter(RawMessageStreamEvent)
+RESPONSES_EVENT = TypeAdapter(ResponseStreamEvent)
+RESPONSE_EVENTS = by_event(STREAMS["responses"]["plain"])[:-1]
+RESPONSE_PIECES = (
+    b"".join(RESPONSE_EVENTS[:4]),
+    RESPONSE_EVENTS[4],
+    RESPONSE_EVENTS[5],
+    b"".join(RESPONSE_EVENTS[6:-1]),
+    RESPONSE_EVENTS[-1:],
+)
 ASKED = {"stream_options": {"include_usage": True}}
 COST = 0.000012345678901234
 
@@ -63,8 +74,17 @@ def validate_stream(client, out):
     for payload in payloads(out):
         if client == "openai":
             ChatCompletionChunk.model_validate(payload)
-        elif payload["type"] not in ("ping", "x_new"):
+        elif payload["type"] == "x_new":
+            continue
+        elif client == "responses":
+            RESPONSES_EVENT.validate_python(payload)
+        elif payload["type"] != "ping":
             ANTHROPIC_EVENT.validate_python(payload)
+
+
+def holder(payload):
+    """Where an event has its extras and its usage."""
+    return payload.get("response", payload)
 
 
 # Streams, in general ------------------------------------------------------------------------------------------------
@@ -103,7 +123,11 @@ def test_what_a_client_gets_satisfies_its_own_sdk(client, provider, name, asked)
 
     if client != provider or name not in INVALID_STREAMS:
         validate_stream(client, out)
-    assert events(out)[-1].data == (b"[DONE]" if client == "openai" else b'{"type":"message_stop"}')
+    last = events(out)[-1]
+    if client == "responses":
+        assert last.name in (b"response.completed", b"response.incomplete")
+    else:
+        assert last.data == (b"[DONE]" if client == "openai" else b'{"type":"message_stop"}')
 
 
 @pytest.mark.parametrize("client", DIALECTS)
@@ -111,7 +135,7 @@ def test_what_a_client_gets_satisfies_its_own_sdk(client, provider, name, asked)
 def test_every_stream_carries_the_extras_once(client, provider, name):
     out, _ = stream(client, provider, [TOLD_STREAMS[provider][name]])
 
-    with_extras = [payload for payload in payloads(out) if "tollgate" in payload]
+    with_extras = [payload for payload in map(holder, payloads(out)) if "tollgate" in payload]
     with_extras[0]["tollgate"].pop("dropped", None)
 
     assert [{field: payload[field] for field in ADDED} for payload in with_extras] == [ADDED]
@@ -120,14 +144,16 @@ def test_every_stream_carries_the_extras_once(client, provider, name):
 @pytest.mark.parametrize("client", DIALECTS)
 @pytest.mark.parametrize("provider", DIALECTS)
 def test_content_leaves_at_once_and_neither_beginning_nor_end_before_its_time(client, provider):
-    before, first, second, tail = {
-        "openai": (ROLE, HELLO, WORLD, [STOP, USAGE, DONE]),
+    before, first, second, closing, tail = {
+        "openai": (ROLE, HELLO, WORLD, b"", [STOP, USAGE, DONE]),
         "anthropic": (
             MESSAGE_START + TEXT_START + PING,
             text_delta("Hello"),
             text_delta(" x"),
+            b"",
             [END_TURN, MESSAGE_STOP],
         ),
+        "responses": RESPONSE_PIECES,
     }[provider]
     exchange = start(client, provider, stream=True)
 
@@ -136,6 +162,7 @@ def test_content_leaves_at_once_and_neither_beginning_nor_end_before_its_time(cl
     assert b"Hello" in exchange.feed(first)
     assert exchange.meter.content_started
     assert len(events(exchange.feed(second))) == 1
+    exchange.feed(closing)  # a part is over, the answer is not
     assert [exchange.feed(piece) for piece in tail] == [b""] * len(tail)
     assert exchange.meter.complete
     exchange.finish()
@@ -231,7 +258,7 @@ def test_a_stream_that_breaks_its_protocol_is_the_providers_failure(broken):
 @pytest.mark.parametrize("provider", DIALECTS)
 def test_what_is_held_back_is_bounded(provider, monkeypatch):
     monkeypatch.setattr(exchange, "MAX_HELD_BYTES", 10_000)
-    padding = {"openai": ROLE, "anthropic": PING}[provider]
+    padding = {"openai": ROLE, "anthropic": PING, "responses": RESPONSE_EVENTS[0]}[provider]
 
     _, error = failure(provider, provider, [padding] * 1000)
 
@@ -324,7 +351,7 @@ def test_what_passes_through_is_the_providers_bytes_but_for_one_event(provider, 
     sent, got = payloads(whole.rstrip(b"\r\n") + b"\n\n"), payloads(out)
     if provider == "anthropic" and got[-1] == {"type": "message_stop"} != sent[-1]:
         sent.append({"type": "message_stop"})
-    for payload in got:
+    for payload in map(holder, got):
         for field in ADDED:
             payload.pop(field, None)
         if payload.get("usage"):
@@ -550,13 +577,12 @@ def test_openais_reasons_become_anthropics(reason, becomes):
 def test_a_unary_answer_satisfies_the_sdk_and_carries_the_extras(client, provider):
     answer, exchange = unary(client, provider, UNARY[provider])
 
-    (ChatCompletion if client == "openai" else Message).model_validate(answer)
+    {"openai": ChatCompletion, "anthropic": Message, "responses": Response}[client].model_validate(answer)
     assert {field: answer[field] for field in ADDED} == ADDED
     assert answer["usage"]["cost"] == COST
     assert answer["model"] == UNARY[provider]["model"] == exchange.meter.served_model
     assert exchange.meter.output_bytes == len("Hello wörld 🌍".encode())
-    text = answer["choices"][0]["message"]["content"] if client == "openai" else answer["content"][0]["text"]
-    assert text == "Hello wörld 🌍"
+    assert SAID[client]([answer]).text == "Hello wörld 🌍"
 
 
 @pytest.mark.parametrize("provider", DIALECTS)
@@ -570,9 +596,11 @@ def test_streamed_and_unary_forms_of_an_answer_are_metered_alike(provider):
         + BLOCK_STOP
         + message_delta("end_turn", output_tokens=12)
         + MESSAGE_STOP,
+        "responses": STREAMS["responses"]["plain"],
     }[provider]
     _, other = stream(provider, provider, [whole])
 
+    other.meter.events = 0
     assert one.meter == other.meter
 
 

@@ -7,6 +7,7 @@ import orjson
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter, ValidationError
 
 from tests.conftest import SUMMARY
@@ -22,13 +23,17 @@ if not recordings.exists():
     pytest.skip(recordings.MISSING, allow_module_level=True)
 
 ANTHROPIC_EVENT = TypeAdapter(RawMessageStreamEvent)
+RESPONSES_EVENT = TypeAdapter(ResponseStreamEvent)
+RESPONSE = TypeAdapter(Response)
 
 # Which protocol the exchanges of a file speak
 FILES = {
     "alibaba.chat": "openai",
     "anthropic.messages": "anthropic",
     "azure.chat": "openai",
+    "azure.responses": "responses",
     "bedrock.openai_compat_chat": "openai",
+    "bedrock.openai_compat_responses": "responses",
     "cerebras.chat": "openai",
     "deepseek.chat": "openai",
     "google.openai_compat_chat": "openai",
@@ -37,21 +42,33 @@ FILES = {
     "moonshot.chat": "openai",
     "ollama.openai_compat_chat": "openai",
     "openai-compatible.chat": "openai",
+    "openai-compatible.responses": "responses",
     "openai.chat": "openai",
+    "openai.responses": "responses",
     "openrouter.chat": "openai",
+    "openrouter.responses": "responses",
     "perplexity.chat": "openai",
     "together.chat": "openai",
     "xai.chat": "openai",
+    "xai.responses": "responses",
     "zai.chat": "openai",
 }
 
 # What cannot pass, and why
 _JOINED = "the source has joined two answers into one body: what comes after the end of the first is not read"
+_BACKGROUND = "the answer is not there yet: it is asked for later, which the gateway refuses beforehand"
 EXCEPTIONS = {
+    "59b322feea1c1c19": "the source has left out pieces of the text that the end of the answer repeats",
+    "a56b8ce48e85c513": _JOINED,
+    "79bef0200c96ef64": _BACKGROUND,
+    "53db9245885a1f1c": _BACKGROUND,
     "795fd6dbb78c13f4": _JOINED,
     "156051275e073cd3": _JOINED,
     "23c62bdc2cb91caf": _JOINED,
 }
+
+
+_ERRORS = frozenset({"inband_error", "term_response.failed"})  # how an answer that failed inside a 200 is marked
 
 
 def validate(client, sent, *, is_stream):
@@ -59,6 +76,8 @@ def validate(client, sent, *, is_stream):
     for payload in sent:
         if client == "openai":
             (ChatCompletionChunk if is_stream else ChatCompletion).model_validate(payload)
+        elif client == "responses":
+            (RESPONSES_EVENT if is_stream else RESPONSE).validate_python(payload)
         elif not is_stream:
             Message.model_validate(payload)
         elif payload["type"] != "ping":
@@ -99,7 +118,7 @@ def test_every_recorded_answer_is_told_in_every_dialect(name, record_property):
     for recording in recordings.recordings(name):
         if recording.status >= 300:
             continue
-        if "inband_error" in recording.edge:
+        if not _ERRORS.isdisjoint(recording.edge):
             table.check("error", recording, lambda recording=recording: raises(protocol, recording))
             continue
         came = given(protocol, recording)

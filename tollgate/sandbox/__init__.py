@@ -1,8 +1,9 @@
 """The built-in AI provider: deterministic, configurable by the model's name, and honest in its own books.
 
-It speaks the OpenAI and the Anthropic dialect, in process (`create_app` is an ASGI app) or over HTTP (`serve`), and
-records every call in a ledger against which the gateway's books can be checked. It imports nothing else of tollgate,
-so that one mistake cannot sit on both sides. Model names are explained in `tollgate.sandbox.knobs`.
+It speaks the dialects of OpenAI (chat completions, responses) and Anthropic, in process (`create_app` is an ASGI app)
+or over HTTP (`serve`), and records every call in a ledger against which the gateway's books can be checked. It imports
+nothing else of tollgate, so that one mistake cannot sit on both sides. Model names are explained in
+`tollgate.sandbox.knobs`.
 """
 
 from tollgate.sandbox.app import create_app

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from urllib.parse import parse_qs
 
 import orjson
@@ -9,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tollgate.sandbox.answer import compose
 from tollgate.sandbox.delivery import Caller, Cut, Plan, deliver, send_body, send_error, send_json
-from tollgate.sandbox.dialect import ANTHROPIC, OPENAI, Dialect
+from tollgate.sandbox.dialect import ANTHROPIC, OPENAI, RESPONSES, Dialect
 from tollgate.sandbox.knobs import Knobs, parse_model
 from tollgate.sandbox.ledger import Call, Ledger, LedgerFull, Outcome
 from tollgate.sandbox.request import MAX_NAME_SHOWN, Refused, read_document
@@ -34,8 +35,9 @@ class _Sandbox:
         self._ledger = ledger
         self._calls: dict[tuple[str, str], int] = {}  # (chain, model) → calls so far, where only the first fail
         self._routes: dict[str, dict[str, _Handler]] = {
-            "/v1/chat/completions": {"POST": self._chat},
-            "/v1/messages": {"POST": self._messages},
+            "/v1/chat/completions": {"POST": partial(self._call, OPENAI)},
+            "/v1/messages": {"POST": partial(self._call, ANTHROPIC)},
+            "/v1/responses": {"POST": partial(self._call, RESPONSES)},
             "/v1/models": {"GET": self._models},
             "/ledger": {"GET": self._read_ledger, "DELETE": self._clear_ledger},
             "/healthz": {"GET": self._healthz},
@@ -58,12 +60,6 @@ class _Sandbox:
             await send_body(send, refused.status, body, headers)
         else:
             await methods[method](scope, receive, send)
-
-    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._call(OPENAI, scope, receive, send)
-
-    async def _messages(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._call(ANTHROPIC, scope, receive, send)
 
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
         dialect = ANTHROPIC if b"anthropic-version" in dict(scope["headers"]) else OPENAI

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from tollgate.sandbox import anthropic, openai
+from tollgate.sandbox import anthropic, openai, responses
 from tollgate.sandbox.answer import Answer
 from tollgate.sandbox.request import Ask, Document, Refused
 
@@ -31,3 +31,4 @@ class Dialect(Protocol):
 
 OPENAI: Dialect = openai
 ANTHROPIC: Dialect = anthropic
+RESPONSES: Dialect = responses

@@ -27,7 +27,7 @@ REQUEST_ID_HEADER = b"x-request-id"
 IN_BAND_ERROR = Refused(500, "The server had an error while processing your request.")
 
 _MAX_CHOICES = 128
-_CREATED_S = 1_767_225_600  # one moment for all answers, so that equal requests get equal answers
+CREATED_S = 1_767_225_600  # one moment for all answers, so that equal requests get equal answers
 _FINISH: dict[Finish, str] = {"done": "stop", "limit": "length", "stop_sequence": "stop"}
 # HTTP status → `type` and `code` of the error object
 _ERRORS: dict[int, tuple[str, str | None]] = {
@@ -80,7 +80,7 @@ def unary_body(ask: Ask, answer: Answer, seq: int) -> bytes:
     body: dict[str, Any] = {
         "id": _completion_id(seq),
         "object": "chat.completion",
-        "created": _CREATED_S,
+        "created": CREATED_S,
         "model": ask.model,
         "choices": [
             {
@@ -137,7 +137,7 @@ def error_event(refused: Refused, seq: int) -> bytes:
 
 
 def models_body() -> bytes:
-    models = [{"id": name, "object": "model", "created": _CREATED_S, "owned_by": "tollgate"} for name in MODELS]
+    models = [{"id": name, "object": "model", "created": CREATED_S, "owned_by": "tollgate"} for name in MODELS]
     return orjson.dumps({"object": "list", "data": models})
 
 
@@ -155,7 +155,7 @@ def _chunk(ask: Ask, seq: int, index: int, *, delta: dict[str, Any], finish: str
     chunk: dict[str, Any] = {
         "id": _completion_id(seq),
         "object": "chat.completion.chunk",
-        "created": _CREATED_S,
+        "created": CREATED_S,
         "model": ask.model,
         "service_tier": "default",
         "system_fingerprint": "fp_sandbox",

@@ -28,7 +28,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     `input_bound_tokens` is never lower than what a byte-level tokenizer makes of the input: the UTF-8 bytes of the
     whole request as JSON (a field unknown here may be text too), plus constants per message and tool.
     `max_output_tokens` is the client's own cap, per choice. `unbounded` is the path of a field whose tokens cannot be
-    bounded by counting bytes (images, audio, stored input, the provider's own tools).
+    bounded by counting bytes (images, audio, stored input, the provider's own tools). `unbounded_at_home` is one that
+    only a provider of the same dialect is told of, because a translation leaves it out.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     choices: int = 1
     user: str | None = None
     unbounded: str | None = None
+    unbounded_at_home: str | None = None
 
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +108,7 @@ class Meter(msgspec.Struct, kw_only=True):
     usage_raw: str | None = None  # the provider's block as JSON; parts that came in several events are merged
     stated_cost_pusd: int | None = None  # what the provider says that the call cost, where it can be believed
     price_context: dict[str, str] = {}  # what chose among the model's prices, such as {"service_tier": "priority"}
+    events: int = 0  # the number of the next event, in dialects that number them
     dropped: set[str] = msgspec.field(default_factory=set)  # parts of the answer that no other dialect can be told
 
 
@@ -193,8 +196,11 @@ class ClientWire(Protocol):
         """A refusal as this dialect's clients read it."""
         ...
 
-    def error_event(self, refusal: Refusal, request_id: str) -> bytes:
-        """The same to end a stream that has begun, in a form that makes the dialect's SDKs raise."""
+    def error_event(self, refusal: Refusal, request_id: str, number: int | None = None) -> bytes:
+        """The same to end a stream that has begun, in a form that makes the dialect's SDKs raise.
+
+        `number` is that of the event, in dialects that number them; None where nobody has counted.
+        """
         ...
 
     def models_body(self, models: list[tuple[str, str, int]]) -> bytes:

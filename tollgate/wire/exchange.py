@@ -23,6 +23,7 @@ from tollgate.wire import (
     anthropic,
     fields,
     openai,
+    responses,
 )
 from tollgate.wire.content import Choice, Finish, ToolCall
 from tollgate.wire.failures import inband_error, refusal_of, unreadable
@@ -34,10 +35,10 @@ from tollgate.wire.sse import Event
 
 MAX_HELD_BYTES = 8 << 20  # of a stream: before its content, and from its finish on
 
-_BOTH: Mapping[Dialect, Codec] = {"openai": openai, "anthropic": anthropic}
+_BOTH: Mapping[Dialect, Codec] = {"openai": openai, "anthropic": anthropic, "responses": responses}
 _CLIENTS: Mapping[Dialect, ClientCodec] = {**_BOTH}
 _PROVIDERS: Mapping[Dialect, ProviderCodec] = {**_BOTH}
-_NAMES: Mapping[Dialect, str] = {"openai": "OpenAI", "anthropic": "Anthropic"}
+_NAMES: Mapping[Dialect, str] = {"openai": "OpenAI", "anthropic": "Anthropic", "responses": "OpenAI Responses"}
 _NO_QUIRKS = Quirks()
 
 WIRES: Mapping[Dialect, ClientWire] = _CLIENTS
@@ -197,7 +198,7 @@ class _Attempt:
 
     def failure(self, error: ProviderError | Refusal, request_id: str) -> bytes:
         refused = refusal_of(error) if isinstance(error, ProviderError) else error
-        return self._client.error_event(refused, request_id)
+        return self._client.error_event(refused, request_id, self.meter.events)
 
     def _take(self, event: Event, mark: Mark, out: list[bytes]) -> None:
         raise NotImplementedError

@@ -335,7 +335,9 @@ def compact(value: object) -> str:
 # Counting -----------------------------------------------------------------------------------------------------------
 
 # Fields of an answer that are not generated text
-_NOT_TEXT = frozenset({"id", "type", "index", "object", "role", "signature", "data"})
+_NOT_TEXT = frozenset(
+    {"id", "type", "index", "object", "role", "signature", "data", "status", "call_id", "encrypted_content"}
+)
 _MAX_DEPTH = 32
 MAX_TOKENS = 10**12  # a count beyond it is nobody's usage, and would break sums and prices
 

@@ -221,7 +221,7 @@ def error_body(refusal: Refusal, request_id: str) -> bytes:
     return orjson.dumps(_error(refusal, request_id))
 
 
-def error_event(refusal: Refusal, request_id: str) -> bytes:
+def error_event(refusal: Refusal, request_id: str, number: int | None = None) -> bytes:
     return _event(_error(refusal, request_id))
 
 

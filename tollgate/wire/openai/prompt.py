@@ -206,7 +206,7 @@ def _read_image(part: Body, where: str, losses: Losses) -> Image:
     url = fields.required_text(image, "url", f"{where}.image_url")
     cache, detail = _read_cache(part), fields.text(image, "detail", path=f"{where}.image_url.detail")
     detail = None if detail == "auto" else detail
-    if (data := _data_url(url)) is not None:
+    if (data := data_url(url)) is not None:
         return Image(data=data[1], media_type=data[0], detail=detail, cache=cache, path=where)
     return Image(url=url, detail=detail, cache=cache, path=where)
 
@@ -219,7 +219,7 @@ def _read_file(part: Body, where: str, losses: Losses) -> Document:
     title, cache = fields.text(file, "filename", path=f"{where}.file.filename"), _read_cache(part)
     if content.startswith(("http://", "https://")):
         return Document(url=content, name=title, cache=cache, path=where)
-    media_type, data = _data_url(content) or ("application/pdf", content)
+    media_type, data = data_url(content) or ("application/pdf", content)
     return Document(data=data, media_type=media_type, name=title, cache=cache, path=where)
 
 
@@ -241,7 +241,7 @@ _PART_READERS: Mapping[str, Callable[[Body, str, Losses], Part]] = {
 }
 
 
-def _data_url(url: str) -> tuple[str, str] | None:
+def data_url(url: str) -> tuple[str, str] | None:
     """Media type and base64 of a `data:` URL (RFC 2397), None if it is none."""
     head, comma, data = url.partition(",")
     if not head.startswith("data:") or not comma or not head.endswith(";base64"):

@@ -220,7 +220,7 @@ def error_body(refusal: Refusal, request_id: str) -> bytes:
     return orjson.dumps({"error": error})
 
 
-def error_event(refusal: Refusal, request_id: str) -> bytes:
+def error_event(refusal: Refusal, request_id: str, number: int | None = None) -> bytes:
     """What the SDKs raise as an `APIError` in the middle of a stream; nothing follows it."""
     return sse.write(error_body(refusal, request_id))
 

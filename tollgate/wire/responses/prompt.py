@@ -1,0 +1,460 @@
+"""What a client's request says, read into the middle."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from tollgate.wire import Body, fields, neutral
+from tollgate.wire.content import (
+    EFFORTS,
+    Audio,
+    Document,
+    Format,
+    Image,
+    Part,
+    Prompt,
+    Reasoning,
+    Refused,
+    ResultPart,
+    Role,
+    Text,
+    Thinking,
+    Tier,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    Turn,
+)
+from tollgate.wire.openai.prompt import data_url
+from tollgate.wire.openai.words import CHOICE_MODES, TIERS
+from tollgate.wire.responses.ask import read_input
+from tollgate.wire.responses.words import (
+    CALL_SIGNATURE,
+    CUSTOM_INPUT,
+    HOME,
+    OFFERED_TOOLS,
+    REDACTED,
+    SIGNATURE,
+    kind_of,
+    namespaced,
+)
+from tollgate.wire.scope import Losses, NotCarried
+
+# Fields of a request that the middle holds; `metadata` are tollgate's own tags
+_READ = frozenset(
+    {
+        "frequency_penalty",
+        "include",
+        "input",
+        "instructions",
+        "max_output_tokens",
+        "metadata",
+        "model",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "reasoning",
+        "safety_identifier",
+        "service_tier",
+        "stream",
+        "stream_options",
+        "temperature",
+        "text",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+    }
+)
+
+# Fields that say what the client wants to get, and that the middle does not hold. Any other is dropped and named.
+_REFUSED = frozenset({"context_management", "moderation"})
+_KEPT_BY_THE_PROVIDER = frozenset({"conversation", "previous_response_id", "prompt"})
+
+# Fields at the value that says nothing: what happens anyway
+_INERT: Body = {"background": False, "store": False, "truncation": "disabled"}
+
+# Items that the provider's own tools left in the conversation: their findings are in the text that follows
+_OWN_TOOLS_ITEM = re.compile(
+    r"(web_search|file_search|code_interpreter|image_generation|tool_search|mcp)_call|tool_search_output"
+    r"|mcp_list_tools|mcp_approval_(request|response)"
+)
+
+prompt_fields: Mapping[str, str] = {
+    "format": "text.format",
+    "thinking": "reasoning",
+    "verbosity": "text.verbosity",
+    "logprobs": "include",
+    "cache": "prompt_cache_breakpoint",
+    "name": "filename",
+    "signature": "encrypted_content",
+}
+
+
+def read_prompt(body: Body, losses: Losses) -> Prompt:
+    for field, value in body.items():
+        if value is None or field in _READ or field in fields.EXTENSION_FIELDS or _INERT.get(field, ...) == value:
+            continue
+        if field in _KEPT_BY_THE_PROVIDER:
+            raise NotCarried(field, "names what another provider keeps, which nobody else can read")
+        if field in _REFUSED:
+            raise NotCarried(field)
+        losses.drop(field)
+    losses.drop_others(fields.mapping(body, "stream_options"), (), "stream_options")
+    instructions = fields.text(body, "instructions")
+    turns = [Turn("system", (Text(text=instructions, path="instructions"),), "instructions")] if instructions else []
+    turns += _joined(_read_items(read_input(body), losses))
+    tools = _read_tools(fields.items(body, "tools"), losses)
+    user, identifier = fields.text(body, "user"), fields.text(body, "safety_identifier")
+    if user is not None and identifier is not None:
+        losses.drop("safety_identifier")
+    return Prompt(
+        turns=tuple(turns),
+        stream=fields.boolean(body, "stream"),
+        max_output_tokens=fields.integer(body, "max_output_tokens", minimum=1),
+        tools=tools,
+        tool_choice=_read_tool_choice(body) if tools else None,
+        parallel_tool_calls=fields.optional_boolean(body, "parallel_tool_calls") if tools else None,
+        format=_read_format(body),
+        thinking=_read_thinking(body, losses),
+        logprobs=_wants_logprobs(body, losses),
+        top_logprobs=fields.integer(body, "top_logprobs", minimum=0) or None,
+        temperature=fields.number(body, "temperature"),
+        top_p=fields.number(body, "top_p"),
+        presence_penalty=fields.number(body, "presence_penalty"),
+        frequency_penalty=fields.number(body, "frequency_penalty"),
+        service_tier=_read_tier(body, losses),
+        user=identifier if user is None else user,
+        verbosity=fields.text(fields.mapping(body, "text"), "verbosity", path="text.verbosity"),
+    )
+
+
+# The conversation ---------------------------------------------------------------------------------------------------
+
+
+def _read_items(items: list[Body], losses: Losses) -> Iterator[Turn]:
+    """A turn per item; `_joined` puts those together that are one."""
+    pending: Reasoning | None = None  # another family's signature of the call that follows
+    for at, item in enumerate(items):
+        where = f"input[{at}]"
+        kind = kind_of(item)
+        if kind is not None and _OWN_TOOLS_ITEM.fullmatch(kind):
+            losses.drop(f"{where}.{kind}")
+            continue
+        if kind is None and "role" not in item:
+            raise fields.missing(f"{where}.type")
+        read = _ITEM_READERS.get(kind or "message")
+        if read is None:
+            raise NotCarried(f"{where}.type")
+        turn = read(item, where, losses)
+        part = turn.parts[0] if turn.parts else None
+        if isinstance(part, Reasoning) and part.redacted is not None and part.redacted.startswith(CALL_SIGNATURE):
+            pending = part
+            continue
+        if isinstance(part, ToolCall) and pending is not None and pending.redacted is not None:
+            signature = pending.redacted.removeprefix(CALL_SIGNATURE)
+            part = msgspec.structs.replace(part, signature=signature, origin=pending.origin)
+            turn, pending = Turn(turn.role, (part,), turn.path), None
+        yield turn
+
+
+def _joined(turns: Iterator[Turn]) -> list[Turn]:
+    """What the assistant thought, said and called is one turn, however many items it was; so are a round of results."""
+    joined: list[Turn] = []
+    for turn in turns:
+        before = joined[-1] if joined else None
+        if before is not None and before.role == turn.role and (turn.role == "assistant" or _results(before, turn)):
+            joined[-1] = Turn(before.role, before.parts + turn.parts, before.path)
+        else:
+            joined.append(turn)
+    return joined
+
+
+def _results(*turns: Turn) -> bool:
+    return all(turn.parts and all(isinstance(part, ToolResult) for part in turn.parts) for turn in turns)
+
+
+_ROLES: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+
+
+def _read_message(item: Body, where: str, losses: Losses) -> Turn:
+    role = _ROLES.get(fields.required_text(item, "role", where))
+    if role is None:
+        raise NotCarried(f"{where}.role")
+    losses.drop_others(item, ("type", "id", "role", "content", "status", "phase"), where)
+    return Turn(role, _read_parts(item.get("content"), f"{where}.content", losses), where)
+
+
+def _read_parts(content: object, where: str, losses: Losses) -> tuple[Part, ...]:
+    if content is None:
+        return ()
+    if isinstance(content, str):
+        return (Text(text=content, path=where),)
+    if not isinstance(content, list):
+        raise fields.wrong_type(where, "a string or a list of parts", content)
+    return tuple(_read_part(part, f"{where}[{at}]", losses) for at, part in enumerate(content))
+
+
+def _read_part(part: object, where: str, losses: Losses) -> Part:
+    if not isinstance(part, dict):
+        raise fields.wrong_type(where, "an object", part)
+    read = _PART_READERS.get(kind_of(part) or "")
+    if read is None:
+        raise NotCarried(f"{where}.type")
+    if part.get("prompt_cache_breakpoint") is not None:
+        losses.drop(where, "cache")
+    return read(part, where, losses)
+
+
+def _read_text(part: Body, where: str, losses: Losses) -> Text:
+    losses.drop_others(part, ("type", "text", "logprobs", "prompt_cache_breakpoint"), where)
+    return Text(text=fields.required_text(part, "text", where), path=where)
+
+
+def _read_refused(part: Body, where: str, losses: Losses) -> Refused:
+    return Refused(text=fields.required_text(part, "refusal", where), path=where)
+
+
+def _read_image(part: Body, where: str, losses: Losses) -> Image:
+    if part.get("file_id") is not None:  # it lies at one provider
+        raise NotCarried(f"{where}.file_id")
+    url = fields.required_text(part, "image_url", where)
+    detail = fields.text(part, "detail", path=f"{where}.detail")
+    detail = None if detail == "auto" else detail
+    if (data := data_url(url)) is not None:
+        return Image(data=data[1], media_type=data[0], detail=detail, path=where)
+    return Image(url=url, detail=detail, path=where)
+
+
+def _read_file(part: Body, where: str, losses: Losses) -> Document:
+    if part.get("file_id") is not None:
+        raise NotCarried(f"{where}.file_id")
+    name = fields.text(part, "filename", path=f"{where}.filename")
+    if (url := fields.text(part, "file_url", path=f"{where}.file_url")) is not None:
+        return Document(url=url, name=name, path=where)
+    content = fields.required_text(part, "file_data", where)
+    media_type, data = data_url(content) or ("application/pdf", content)
+    return Document(data=data, media_type=media_type, name=name, path=where)
+
+
+def _read_audio(part: Body, where: str, losses: Losses) -> Audio:
+    audio, inside = fields.mapping(part, "input_audio", path=f"{where}.input_audio"), f"{where}.input_audio"
+    return Audio(
+        data=fields.required_text(audio, "data", inside),
+        format=fields.required_text(audio, "format", inside),
+        path=where,
+    )
+
+
+_PART_READERS: Mapping[str, Callable[[Body, str, Losses], Part]] = {
+    "input_text": _read_text,
+    "output_text": _read_text,
+    "text": _read_text,
+    "refusal": _read_refused,
+    "input_image": _read_image,
+    "input_file": _read_file,
+    "input_audio": _read_audio,
+}
+
+
+def _read_call(item: Body, where: str, losses: Losses) -> Turn:
+    losses.drop_others(item, ("type", "id", "call_id", "name", "namespace", "arguments", "status", "caller"), where)
+    return _call(item, where, fields.text(item, "arguments", path=f"{where}.arguments") or "")
+
+
+def _read_custom_call(item: Body, where: str, losses: Losses) -> Turn:
+    losses.drop_others(item, ("type", "id", "call_id", "name", "namespace", "input", "status", "caller"), where)
+    said = fields.text(item, "input", path=f"{where}.input") or ""
+    return _call(item, where, neutral.compact({CUSTOM_INPUT: said}))
+
+
+def _call(item: Body, where: str, arguments: str) -> Turn:
+    namespace = fields.text(item, "namespace", path=f"{where}.namespace")
+    call = ToolCall(
+        id=fields.required_text(item, "call_id", where),
+        name=namespaced(namespace, fields.required_text(item, "name", where)),
+        arguments=arguments,
+        path=where,
+    )
+    return Turn("assistant", (call,), where)
+
+
+def _read_result(item: Body, where: str, losses: Losses) -> Turn:
+    losses.drop_others(item, ("type", "id", "call_id", "name", "namespace", "output", "status", "caller"), where)
+    parts: list[ResultPart] = []
+    for part in _read_parts(item.get("output"), f"{where}.output", losses):
+        if not isinstance(part, ResultPart):
+            raise NotCarried(part.path)
+        parts.append(part)
+    result = ToolResult(call_id=fields.required_text(item, "call_id", where), parts=tuple(parts), path=where)
+    return Turn("user", (result,), where)
+
+
+def _read_reasoning(item: Body, where: str, losses: Losses) -> Turn:
+    """A thought: the summary, or what a model that hides nothing has said; sealed by `encrypted_content`."""
+    text = _thought(item, "summary", where) or _thought(item, "content", where)
+    sealed = fields.text(item, "encrypted_content", path=f"{where}.encrypted_content")
+    return Turn("assistant", (_reasoning(text, sealed, f"{where}.reasoning"),), where)
+
+
+def _reasoning(text: str, sealed: str | None, where: str) -> Reasoning:
+    if not sealed:
+        return Reasoning(text=text, path=where)
+    value, origin = neutral.untagged(sealed, HOME)
+    if origin == HOME:
+        if text:
+            return Reasoning(text=text, signature=value, origin=HOME, path=where)
+        return Reasoning(redacted=value, origin=HOME, path=where)
+    if value.startswith(SIGNATURE):
+        return Reasoning(text=text, signature=value.removeprefix(SIGNATURE), origin=origin, path=where)
+    return Reasoning(redacted=value.removeprefix(REDACTED), origin=origin, path=where)
+
+
+def _thought(item: Body, field: str, where: str) -> str:
+    texts = []
+    for at, part in enumerate(fields.items(item, field, path=f"{where}.{field}")):
+        if not isinstance(part, dict):
+            raise fields.wrong_type(f"{where}.{field}[{at}]", "an object", part)
+        texts.append(fields.required_text(part, "text", f"{where}.{field}[{at}]"))
+    return "\n\n".join(texts)
+
+
+_ITEM_READERS: Mapping[str, Callable[[Body, str, Losses], Turn]] = {
+    "message": _read_message,
+    "function_call": _read_call,
+    "function_call_output": _read_result,
+    "custom_tool_call": _read_custom_call,
+    "custom_tool_call_output": _read_result,
+    "reasoning": _read_reasoning,
+}
+
+
+# Tools --------------------------------------------------------------------------------------------------------------
+
+
+def _read_tools(tools: list[object], losses: Losses) -> tuple[Tool, ...]:
+    found: list[Tool] = []
+    for at, tool in enumerate(tools):
+        where = f"tools[{at}]"
+        if not isinstance(tool, dict):
+            raise fields.wrong_type(where, "an object", tool)
+        kind = kind_of(tool)
+        if kind in OFFERED_TOOLS:
+            losses.drop(f"{where}.{kind}")
+        elif kind == "namespace":
+            namespace = fields.required_text(tool, "name", where)
+            for inner_at, inner in enumerate(fields.items(tool, "tools", path=f"{where}.tools")):
+                inside = f"{where}.tools[{inner_at}]"
+                if not isinstance(inner, dict):
+                    raise fields.wrong_type(inside, "an object", inner)
+                found.append(_read_tool(inner, inside, losses, namespace=namespace))
+        else:
+            found.append(_read_tool(tool, where, losses))
+    return tuple(found)
+
+
+def _read_tool(tool: Body, where: str, losses: Losses, *, namespace: str | None = None) -> Tool:
+    """A tool that the client runs. A custom one, which takes any text, becomes a function of one argument."""
+    kind = kind_of(tool)
+    if kind not in ("function", "custom"):
+        raise NotCarried(f"{where}.type")
+    name = namespaced(namespace, fields.required_text(tool, "name", where))
+    description = fields.text(tool, "description", path=f"{where}.description")
+    if kind == "custom":
+        losses.drop_others(tool, ("type", "name", "description", "format"), where)
+        form = fields.mapping(tool, "format", path=f"{where}.format")
+        return Tool(name=name, description=_with_grammar(description, form), schema=_CUSTOM_SCHEMA, path=where)
+    losses.drop_others(tool, ("type", "name", "description", "parameters", "strict"), where)
+    return Tool(
+        name=name,
+        description=description,
+        schema=fields.mapping(tool, "parameters", path=f"{where}.parameters") or None,
+        strict=fields.optional_boolean(tool, "strict", path=f"{where}.strict"),
+        path=where,
+    )
+
+
+_CUSTOM_SCHEMA: Body = {
+    "type": "object",
+    "properties": {CUSTOM_INPUT: {"type": "string", "description": "The whole input of the tool, as plain text."}},
+    "required": [CUSTOM_INPUT],
+    "additionalProperties": False,
+}
+
+
+def _with_grammar(description: str | None, form: Body) -> str | None:
+    """A grammar binds nobody in another protocol; the model is told of it at least."""
+    definition = form.get("definition")
+    if not isinstance(definition, str):
+        return description
+    return f"{description or ''}\n\nThe input must match this {form.get('syntax')} grammar:\n{definition}".strip()
+
+
+def _read_tool_choice(body: Body) -> ToolChoice | None:
+    choice = body.get("tool_choice")
+    if choice is None:
+        return None
+    if isinstance(choice, str) and choice in CHOICE_MODES:
+        return CHOICE_MODES[choice]
+    if not isinstance(choice, dict):
+        raise fields.invalid("tool_choice", f"must be one of {', '.join(CHOICE_MODES)}, or an object")
+    if kind_of(choice) in ("function", "custom"):
+        return ToolChoice("required", (_chosen(choice, "tool_choice"),))
+    if kind_of(choice) == "allowed_tools":
+        named = fields.items(choice, "tools", path="tool_choice.tools")
+        names = tuple(_chosen(tool, "tool_choice.tools") for tool in named if isinstance(tool, dict))
+        return ToolChoice("required" if choice.get("mode") == "required" else "auto", names)
+    raise NotCarried("tool_choice")
+
+
+def _chosen(tool: Body, where: str) -> str:
+    return namespaced(fields.text(tool, "namespace"), fields.required_text(tool, "name", where))
+
+
+# The rest -----------------------------------------------------------------------------------------------------------
+
+
+def _read_format(body: Body) -> Format | None:
+    given = fields.mapping(fields.mapping(body, "text"), "format", path="text.format")
+    match given.get("type"):
+        case None | "text":
+            return None
+        case "json_object":
+            return Format()
+        case "json_schema":
+            return Format(
+                schema=fields.mapping(given, "schema", path="text.format.schema"),
+                name=fields.text(given, "name", path="text.format.name"),
+                description=fields.text(given, "description", path="text.format.description"),
+                strict=fields.optional_boolean(given, "strict", path="text.format.strict"),
+            )
+        case _:
+            raise NotCarried("text.format.type")
+
+
+def _read_thinking(body: Body, losses: Losses) -> Thinking | None:
+    given = fields.mapping(body, "reasoning")
+    losses.drop_others(given, ("effort", "summary", "generate_summary"), "reasoning")
+    effort = fields.text(given, "effort", path="reasoning.effort")
+    if effort is not None and effort not in EFFORTS:
+        raise fields.invalid("reasoning.effort", f"must be one of {', '.join(EFFORTS)}")
+    if effort is None:
+        return None
+    return Thinking(effort=next(word for word in EFFORTS if word == effort))
+
+
+def _wants_logprobs(body: Body, losses: Losses) -> bool:
+    included = fields.items(body, "include")
+    for what in included:
+        if what not in ("reasoning.encrypted_content", "message.output_text.logprobs"):
+            losses.drop("include")
+    return "message.output_text.logprobs" in included
+
+
+def _read_tier(body: Body, losses: Losses) -> Tier | None:
+    word = fields.text(body, "service_tier")
+    if word is not None and word not in TIERS:
+        losses.drop("service_tier")
+    return TIERS.get(word or "")
