@@ -8,7 +8,6 @@ from typing import NamedTuple, cast
 
 from faust.types import TableT
 
-from tollgate.config import Config
 from tollgate.log.ends import Ends
 from tollgate.log.kafka_security import Security
 from tollgate.processors.agents import declare_agents
@@ -19,10 +18,7 @@ from tollgate.processors.transports.checkpoint import take_rows, write_rows
 from tollgate.processors.transports.faust_app import create_faust_app
 from tollgate.processors.transports.ownership import Ownership
 from tollgate.processors.upstream import Transport
-from tollgate.processors.upstream.http import HttpTransport, new_session
-from tollgate.processors.upstream.inprocess import InProcessTransport
 from tollgate.processors.world import World
-from tollgate.sandbox import create_app as create_sandbox
 
 TOPIC = "requests"
 
@@ -33,22 +29,7 @@ class Processors(NamedTuple):
     partitions: Partitions
     backlogs: Backlogs
     counts: Counts
-
-
-@asynccontextmanager
-async def transports(config: Config) -> AsyncIterator[Mapping[tuple[str, str], Transport]]:
-    """How each (provider, account) is reached; the sockets are closed at the end."""
-    sandbox = create_sandbox()
-    async with new_session() as session:
-        yield {
-            (provider.name, account.name): (
-                InProcessTransport(sandbox, base_url=provider.base_url)
-                if provider.builtin
-                else HttpTransport(session, provider, account)
-            )
-            for provider in config.providers.values()
-            for account in provider.accounts
-        }
+    transports: Mapping[tuple[str, str], Transport]
 
 
 @asynccontextmanager
@@ -85,7 +66,7 @@ async def processors(
         watch = asyncio.create_task(_watch(app.until_ended, on_crash))
         checkpoints = asyncio.create_task(partitions.checkpoint_often())
         try:
-            yield Processors(partitions, Backlogs(partitions, app, ends), world.counts)
+            yield Processors(partitions, Backlogs(partitions, app, ends), world.counts, world.transports)
         finally:
             for task in (watch, checkpoints):
                 task.cancel()

@@ -14,8 +14,10 @@ from tollgate.log.ends import Ends
 from tollgate.money import usd
 from tollgate.processors.counts import Counts
 from tollgate.processors.partitions import Partitions
+from tollgate.processors.upstream import Transport
 
 TOPIC = "requests"
+COUNTED = ("requests", "tokens", "input_tokens", "output_tokens")  # of what a provider may name, that which is shown
 
 
 class Undone(NamedTuple):
@@ -81,14 +83,22 @@ class Backlogs:
 class WorkerMetrics(Collector):
     """To be registered with the process's registry."""
 
-    def __init__(self, partitions: Partitions, backlogs: Backlogs, counts: Counts) -> None:
+    def __init__(
+        self,
+        partitions: Partitions,
+        backlogs: Backlogs,
+        counts: Counts,
+        transports: Mapping[tuple[str, str], Transport],
+    ) -> None:
         self._partitions = partitions
         self._backlogs = backlogs
         self._counts = counts
+        self._transports = transports
 
     def collect(self) -> Iterator[Metric]:
         yield from self._by_partition()
         yield from self._totals()
+        yield self._accounts()
         yield from self._counters()
 
     def _by_partition(self) -> Iterator[Metric]:
@@ -125,6 +135,18 @@ class WorkerMetrics(Collector):
         calls.add_metric(("here",), partitions.calls)
         calls.add_metric(("elsewhere",), partitions.calls_released)
         yield calls
+
+    def _accounts(self) -> Metric:
+        left = GaugeMetricFamily(
+            "tollgate_account_limit_left_ratio",
+            "What is left of a provider's rate limit, as its newest answer said.",
+            labels=("provider", "account", "counts"),
+        )
+        for (provider, account), transport in self._transports.items():
+            for window in transport.limits:
+                if window.limit and window.counts in COUNTED:
+                    left.add_metric((provider, account, window.counts), min(1.0, window.remaining / window.limit))
+        return left
 
     def _counters(self) -> Iterator[Metric]:
         counts = self._counts

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from tollgate.wire import UpstreamRequest
+from tollgate.wire.rate_limits import Window
 
 MAX_ANSWER_BYTES = 64 << 20  # of a unary answer or an error; a longer one is a provider's fault
 
@@ -30,7 +31,9 @@ class Answer(Protocol):
 
 
 class Transport(Protocol):
-    """One way to reach one account of one provider."""
+    """One way to reach one account of one provider. `limits` is what its newest answer said of its rate limits."""
+
+    limits: tuple[Window, ...]
 
     def send(self, request: UpstreamRequest, *, request_id: str) -> AbstractAsyncContextManager[Answer]:
         """Send it and yield the answer's head. Leaving the context before the body's end closes the call at once.

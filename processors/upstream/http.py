@@ -5,15 +5,20 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
-from tollgate.config import Account, Provider
+from tollgate.config import Provider
 from tollgate.errors import ProviderError
 from tollgate.processors.upstream import MAX_ANSWER_BYTES, Answer
+from tollgate.processors.upstream.credentials import Credential
 from tollgate.wire import UpstreamRequest, upstream_url
-from tollgate.wire.exchange import PROTOCOLS
+from tollgate.wire.rate_limits import Window, windows
 
 MAX_CONNECTIONS = 4_000  # of all providers together; more calls than this wait for one
 KEEP_ALIVE_S = 60.0
+UNAUTHORIZED = 401
+
+_HEADERS = {"accept-encoding": "identity", "user-agent": "tollgate"}
 
 
 def new_session() -> aiohttp.ClientSession:
@@ -30,28 +35,26 @@ def new_session() -> aiohttp.ClientSession:
 class HttpTransport:
     """One account of one provider."""
 
-    def __init__(self, session: aiohttp.ClientSession, provider: Provider, account: Account) -> None:
+    def __init__(self, session: aiohttp.ClientSession, provider: Provider, credential: Credential) -> None:
         self._session = session
         self._base_url = provider.base_url
         self._host = urlsplit(provider.base_url).netloc
-        api_key = account.api_key.reveal() if account.api_key else None
-        self._headers = {
-            "accept-encoding": "identity",
-            "user-agent": "tollgate",
-            **(_auth_headers(provider, api_key) if api_key else {}),
-        }
+        self._credential = credential
+        self.limits: tuple[Window, ...] = ()
         self._timeout = aiohttp.ClientTimeout(
             total=provider.timeout_seconds, sock_connect=provider.connect_timeout_seconds
         )
 
     @asynccontextmanager
     async def send(self, request: UpstreamRequest, *, request_id: str) -> AsyncIterator[Answer]:
+        url = upstream_url(self._base_url, request.path)
+        authorised = await self._credential.headers(request.method, url, request.headers, request.body)
         try:
             response = await self._session.request(
                 request.method,
-                upstream_url(self._base_url, request.path),
+                URL(url, encoded=True),  # as it was signed
                 data=request.body,
-                headers={**request.headers, **self._headers, "x-request-id": request_id},
+                headers={**request.headers, **_HEADERS, **authorised, "x-request-id": request_id},
                 timeout=self._timeout,
                 allow_redirects=False,
             )
@@ -61,8 +64,12 @@ class HttpTransport:
             raise ProviderError("timeout", f"no answer from {self._host} in time") from error
         except aiohttp.ClientError as error:
             raise ProviderError("cut", f"{self._host} ended the connection before its answer") from error
+        answer = _HttpAnswer(response, self._host)
+        if response.status == UNAUTHORIZED:
+            self._credential.rejected()
+        self.limits = windows(answer.headers) or self.limits
         try:
-            yield _HttpAnswer(response, self._host)
+            yield answer
         finally:
             response.close() if not response.content.at_eof() else response.release()
 
@@ -70,21 +77,12 @@ class HttpTransport:
         """The session is shared, and closed by whoever made it."""
 
 
-def _auth_headers(provider: Provider, api_key: str) -> dict[str, str]:
-    if header := provider.quirks.key_header:
-        return {header: api_key}
-    return PROTOCOLS[provider.protocol].auth_headers(api_key)
-
-
 class _HttpAnswer:
     def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
         self._response = response
         self._host = host
         self.status = response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {name.lower(): value for name, value in self._response.headers.items()}
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
     async def read(self) -> bytes:
         length = self._response.content_length

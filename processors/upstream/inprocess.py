@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from tollgate.errors import ProviderError
 from tollgate.processors.upstream import Answer
 from tollgate.wire import UpstreamRequest, upstream_url
+from tollgate.wire.rate_limits import Window
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,6 +28,7 @@ class InProcessTransport:
     def __init__(self, application: Application, *, base_url: str) -> None:
         self._application = application
         self._base_url = base_url
+        self.limits: tuple[Window, ...] = ()
 
     @asynccontextmanager
     async def send(self, request: UpstreamRequest, *, request_id: str) -> AsyncIterator[Answer]:

@@ -26,6 +26,8 @@ LABELS = {
     "answer",
     "provider",
     "outcome",
+    "account",
+    "counts",
 }
 
 

@@ -26,6 +26,35 @@ providers:
 How a provider departs from its protocol is data: a *quirk* in `tollgate/presets.yaml`. Where a provider states what a
 call cost (`states_cost`), that is the cost, unless `pricing.yaml` has a price for the model.
 
+## Accounts
+
+A provider has one account or several, which share its calls by weight. An account has one credential:
+
+```yaml
+providers:
+  openai:
+    models: [gpt-4o]
+    accounts:
+      - {{name: a, api_key: "${{OPENAI_API_KEY}}"}}
+      - {{name: b, api_key_file: /run/secrets/openai-b, weight: 2}}      # read again when it changes
+  azure:
+    base_url: https://RESOURCE.openai.azure.com/openai/v1
+    models: [my-deployment]
+    accounts:
+      - name: entra
+        oauth:                                                        # any OAuth 2.0 server; renewed before they expire
+          token_url: https://login.microsoftonline.com/TENANT/oauth2/v2.0/token
+          client_id: "${{AZURE_CLIENT_ID}}"
+          client_secret: "${{AZURE_CLIENT_SECRET}}"
+          scope: https://cognitiveservices.azure.com/.default
+```
+
+`google: {{service_account_file: …}}` asks for tokens with a service account's key, `aws: {{region: …, profile: …}}`
+signs requests. Tokens and roles are renewed beside the calls. A refresh token that its server replaces at each use is
+kept in memory only: where several workers run, give each an account of its own, or use client credentials.
+
+## Known by name
+
 | name | protocol | address | key | quirks |
 |---|---|---|---|---|
 {rows}

@@ -31,7 +31,8 @@ from tollgate.ingress.probes import create_probe_app
 from tollgate.log import WritableLog
 from tollgate.log.kafka import KafkaLog
 from tollgate.prices.book import PriceBook
-from tollgate.processors.app import processors, transports
+from tollgate.processors.app import processors
+from tollgate.processors.upstream.accounts import transports
 from tollgate.processors.world import World
 from tollgate.replies import LocalReplies
 from tollgate.reply_topic import ReplyReader, TopicMailbox, new_address

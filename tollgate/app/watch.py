@@ -52,7 +52,9 @@ class Watch:
     def worker_runs(self, processors: Processors) -> None:
         """The worker of this process has taken its partitions over."""
         self.processors = processors
-        self._registry.register(WorkerMetrics(processors.partitions, processors.backlogs, processors.counts))
+        self._registry.register(
+            WorkerMetrics(processors.partitions, processors.backlogs, processors.counts, processors.transports)
+        )
 
     def sink_runs(self) -> None:
         """This process writes Parquet, or stands by to do so."""

@@ -1,0 +1,121 @@
+"""A call over HTTP: authorised by its account's credential, and what the answer says of the account is kept."""
+
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tollgate.config import Account, Provider
+from tollgate.processors.metrics import WorkerMetrics
+from tollgate.processors.upstream.http import HttpTransport, new_session
+from tollgate.wire import UpstreamRequest
+from tollgate.wire.rate_limits import Window
+
+
+class Credential:
+    def __init__(self) -> None:
+        self.number = 1
+
+    async def headers(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+        return {"authorization": f"Bearer {self.number}"}
+
+    def rejected(self) -> None:
+        self.number += 1
+
+    async def keep_fresh(self) -> None: ...
+
+
+class Upstream:
+    def __init__(self) -> None:
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.seen: list[web.Request] = []
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.seen.append(request)
+        return web.json_response({}, status=self.status, headers=self.headers)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    upstream = Upstream()
+    app = web.Application()
+    app.router.add_post("/{rest:.*}", upstream.answer)
+    async with TestServer(app) as server:
+        upstream.url = str(server.make_url("/base"))
+        yield upstream
+
+
+@pytest.fixture
+async def transport(upstream: Upstream) -> AsyncIterator[HttpTransport]:
+    provider = Provider(
+        name="p",
+        protocol="openai",
+        base_url=upstream.url,
+        accounts=(Account(name="main"),),
+        models=("m",),
+        priority=1,
+        timeout_seconds=5,
+        connect_timeout_seconds=5,
+        max_retries=0,
+        price_provider="p",
+    )
+    async with new_session() as session:
+        yield HttpTransport(session, provider, Credential())
+
+
+async def call(transport: HttpTransport, path: str = "/chat") -> int:
+    request = UpstreamRequest(
+        method="POST", path=path, headers={"content-type": "application/json"}, body=b"{}", stream=False
+    )
+    async with transport.send(request, request_id="r.1") as answer:
+        await answer.read()
+        return answer.status
+
+
+async def test_a_call_carries_its_credential_its_id_and_nothing_of_the_environment(upstream, transport, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    assert await call(transport) == 200
+    (request,) = upstream.seen
+    assert request.headers["authorization"] == "Bearer 1"
+    assert request.headers["x-request-id"] == "r.1"
+    assert {name.lower() for name in request.headers} == {
+        "host",
+        "content-type",
+        "content-length",
+        "accept-encoding",
+        "user-agent",
+        "authorization",
+        "x-request-id",
+    }
+
+
+async def test_a_credential_that_was_refused_is_not_used_again(upstream, transport):
+    upstream.status = 401
+    await call(transport)
+    await call(transport)
+    assert [request.headers["authorization"] for request in upstream.seen] == ["Bearer 1", "Bearer 2"]
+
+
+async def test_a_path_goes_out_as_it_was_written(upstream, transport):
+    await call(transport, "/model/a.b-v1%3A0/converse")
+    assert upstream.seen[0].raw_path == "/base/model/a.b-v1%3A0/converse"
+
+
+async def test_the_newest_limits_are_kept_until_an_answer_tells_of_others(upstream, transport):
+    upstream.headers = {"x-ratelimit-limit-requests": "100", "x-ratelimit-remaining-requests": "25"}
+    await call(transport)
+    upstream.headers = {}
+    await call(transport)
+    assert transport.limits == (Window("requests", 25, 100),)
+
+
+async def test_limits_are_shown_by_account_and_only_those_with_a_known_name(transport):
+    transport.limits = (Window("requests", 25, 100), Window("a_name_of_the_providers", 1, 2), Window("tokens", 7))
+    family = WorkerMetrics(None, None, None, {("p", "main"): transport})._accounts()
+    assert [(sample.labels, sample.value) for sample in family.samples] == [
+        ({"provider": "p", "account": "main", "counts": "requests"}, 0.25)
+    ]
