@@ -14,12 +14,12 @@ import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from tollgate import keys
-from tollgate.control import OFFSET_HEADER, public_key, unknown_key
+from tollgate.control import COMMANDS_PARTITION, OFFSET_HEADER, public_key, unknown_key
 from tollgate.errors import LogError, LogUnavailable, Refusal
 from tollgate.events import Action, CommandIssued, CreateKey, KeySet, Limits, RevokeKey, UpdateKey, encode
 from tollgate.ingress.auth import DEFAULT_ORG
 from tollgate.ingress.client import not_accepted
-from tollgate.ingress.door import COMMANDS_PARTITION, REQUESTS, Door
+from tollgate.ingress.door import REQUESTS, Door
 from tollgate.ingress.guard import Load, check_body_head
 from tollgate.ingress.http import Answer, Incoming, json_answer
 from tollgate.ingress.parse import parse_exact
@@ -120,8 +120,10 @@ class Admin:
         return await self._command(incoming, action)
 
     async def revoke(self, incoming: Incoming) -> Answer:
-        """`DELETE /v1/keys/{id}`: the key is useless from the answer on, and stays in the list."""
-        return await self._command(incoming, RevokeKey(key_id=self._key(incoming).key_id))
+        """`DELETE /v1/keys/{id}`: the key is useless everywhere from the answer on, and stays in the list."""
+        answer = await self._command(incoming, RevokeKey(key_id=self._key(incoming).key_id))
+        await asyncio.sleep(self._door.freshness.everywhere_s)
+        return answer
 
     def _key(self, incoming: Incoming) -> KeySet:
         key_id = incoming.path_params["id"]
@@ -159,9 +161,9 @@ class Admin:
             ) from None
         finally:
             door.replies.close(command.command_id)
-        headers = dict(reply.headers)
-        await door.control.wait_for(int(headers.pop(OFFSET_HEADER, "0")), timeout_s=OWNER_DEADLINE_S)
-        return Answer(reply.status or 500, reply.body, tuple(headers.items()))
+        seen = int(dict(reply.headers).get(OFFSET_HEADER, "0"))
+        await door.control.wait_for(seen, timeout_s=OWNER_DEADLINE_S)
+        return Answer(reply.status or 500, reply.body, reply.headers)
 
 
 def read_form(body: dict[str, Any], form: type[Any]) -> Any:

@@ -15,6 +15,7 @@ from starlette.routing import Route as Mount
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
+from tollgate.control import OFFSET_HEADER
 from tollgate.errors import Refusal
 from tollgate.events import Dialect
 from tollgate.ingress.admin import Admin
@@ -30,6 +31,7 @@ from tollgate.ingress.guard import (
     announces_body,
     check_head,
     client_request_id,
+    control_offset,
     linger,
     unknown_path,
 )
@@ -46,6 +48,8 @@ log = logging.getLogger(__name__)
 # Who may use a route: anybody, whoever holds a key, or whoever holds the admin key. Every route says so.
 Access: TypeAlias = Literal["open", "key", "admin"]
 Handler: TypeAlias = Callable[[Incoming], Awaitable[Answer | None]]
+
+CONTROL_OFFSET = OFFSET_HEADER.encode()
 
 _INCOMING = "tollgate.incoming"  # where the router's scope carries what the edge made of the request
 
@@ -143,6 +147,8 @@ class Ingress:
         handler = endpoint.handler(incoming.method)
         if endpoint.access != "open":
             self._check_ready()
+            if self._door.freshness.stale or CONTROL_OFFSET in incoming.headers:
+                await self._catch_up(incoming)
             identity = incoming.identity = self._authenticator.authenticate(incoming.headers, self._door.now_ms())
             if endpoint.access == "admin":
                 require_admin(identity)
@@ -166,6 +172,27 @@ class Ingress:
                 503,
                 "not_ready",
                 "The gateway is starting or stopping; GET /readyz says what it waits for. Try again.",
+                type="api_error",
+                headers=RETRY_AFTER,
+            )
+
+    async def _catch_up(self, incoming: Incoming) -> None:
+        """Return when it is known what has been revoked, and what the client has seen of the control state already.
+
+        Raises `Refusal` (503) when that takes too long.
+        """
+        seen = control_offset(incoming.headers)
+        freshness, control = self._door.freshness, self._door.control
+        self._load.enter()
+        try:
+            known = await freshness.regained() and await control.wait_for(seen, timeout_s=freshness.patience_s)
+        finally:
+            self._load.leave()
+        if not known or freshness.stale:
+            raise Refusal(
+                503,
+                "control_state_unknown",
+                "The gateway cannot tell at the moment which keys have been changed or revoked. Try again.",
                 type="api_error",
                 headers=RETRY_AFTER,
             )

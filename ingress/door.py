@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from tollgate.config import Config
 from tollgate.control import Control
+from tollgate.freshness import Freshness
 from tollgate.ingress.probes import AskReadiness
 from tollgate.log import Log
 from tollgate.replies import Waiter
@@ -16,7 +17,6 @@ from tollgate.sealed import Sealer
 from tollgate.secret import Secrets
 
 REQUESTS = "requests"
-COMMANDS_PARTITION = 0  # of `requests`: whose owner decides on commands
 
 
 class Replies(Protocol):
@@ -41,7 +41,8 @@ def wall_clock_ms() -> int:
 class Door:
     """The ingress's dependencies. `not_ready` names what a new request would wait for; nothing when it may come.
 
-    `control` is followed by whoever made it; it has caught up when the first request comes.
+    `control` is followed by whoever made it; it has caught up when the first request comes, and `freshness` says
+    whether it still has.
     """
 
     config: Config
@@ -51,6 +52,7 @@ class Door:
     sealer: Sealer
     secrets: Secrets
     registry: CollectorRegistry
+    freshness: Freshness = field(default_factory=Freshness.always)
     not_ready: Callable[[], Sequence[str]] = tuple
     readiness: AskReadiness | None = None  # what `/readyz` says; without it, what `not_ready` does
     now_ms: Callable[[], int] = wall_clock_ms

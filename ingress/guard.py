@@ -10,6 +10,7 @@ import re
 
 from starlette.types import Scope
 
+from tollgate.control import OFFSET_HEADER
 from tollgate.errors import Refusal
 from tollgate.ingress.auth import Headers
 from tollgate.ingress.http import ClientGone, Incoming
@@ -19,6 +20,7 @@ MAX_HEADER_BYTES = 32 << 10
 MAX_URL_BYTES = 8 << 10
 BODY_DEADLINE_S = 60.0
 MAX_BODY_BYTES_HELD = 256 << 20  # bodies in memory, of all requests together
+MAX_OFFSET_DIGITS = 19  # of a 64-bit integer
 LINGER_S = 5.0  # how long what a refused client is still sending is read and thrown away
 RETRY_AFTER = {"retry-after": "1"}
 
@@ -78,6 +80,19 @@ def client_request_id(headers: Headers) -> bytes | None:
     """The client's own id for its request, to be given back to it; None when it sent none that is fit for that."""
     given = headers.get(b"x-request-id")
     return given if given is not None and _REQUEST_ID.fullmatch(given) else None
+
+
+def control_offset(headers: Headers) -> int:
+    """What the client has seen of the control state, as the answer to a change has told it. Raises `Refusal` (400)."""
+    given = headers.get(OFFSET_HEADER.encode(), b"0")
+    if not given.isdigit() or len(given) > MAX_OFFSET_DIGITS:
+        raise Refusal(
+            400,
+            "invalid_header",
+            f"The header '{OFFSET_HEADER}' must be the number that the answer to a change gave.",
+            param=OFFSET_HEADER,
+        )
+    return int(given)
 
 
 class Load:

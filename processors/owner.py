@@ -15,16 +15,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from traceback import format_tb
 
-import msgspec
 import orjson
 
-from tollgate.control import command_reply
-from tollgate.control import decide as decide_command
+from tollgate.control import COMMANDS_PARTITION
 from tollgate.errors import OutOfRange, Refusal, TollgateError, Unreadable
 from tollgate.events import (
     Attempt,
     AttemptStarted,
-    AuditRecorded,
     CallReported,
     CancelRequested,
     CommandIssued,
@@ -49,6 +46,7 @@ from tollgate.keys import ADMIN
 from tollgate.log import Position
 from tollgate.processors.admit import Policy, decide, period_of, reject
 from tollgate.processors.call import Call, Ending, Job
+from tollgate.processors.commands import Commands, applied
 from tollgate.processors.handover import ending_of, last_reply_of, lost_attempt, report_of
 from tollgate.processors.journal import Writer, succeeded
 from tollgate.processors.ledger import OpenRequest, evolve, from_rows
@@ -67,7 +65,6 @@ MAX_CALLS = 4_000  # of one owner; the events of further requests wait on the lo
 CERTAIN_FOR_S = 1.0  # after this without a record that landed, a call waits for one
 INGRESS_PATIENCE_S = 10.0
 SEAL_PATIENCE_S = 2.0  # then the body cannot be opened, and the request fails
-CONTROL_PATIENCE_S = 5.0  # then it is said that the control topic is behind
 
 Ack = Callable[[], object]
 
@@ -93,6 +90,7 @@ class Owner(Writer):
         self._succession = Succession(self, world.replies, clock_s=world.clock_s, counts=world.counts)
         self._silent: dict[str, float] = {}  # ingress → when it was last heard of, where it is another process
         self._released = False
+        self._commands: Commands | None = None
 
     # Take-over -----------------------------------------------------------------------------------------------------
 
@@ -120,6 +118,9 @@ class Owner(Writer):
             raise TollgateError(f"the journal of partition {self.partition} does not hold what was just appended to it")
         self._landed_s = self._world.clock_s()
         world.counts.taken_over += 1
+        if self.partition == COMMANDS_PARTITION:
+            self._commands = Commands(world, ledger.epoch)
+            await self._commands.begin()
         self._succession.begin(ledger.open.values(), ledger.epoch)
         if self._last is not None:
             await self._last
@@ -311,8 +312,8 @@ class Owner(Writer):
             case IngressBeat():
                 self._heard(event.address)
                 ack()
-            case CommandIssued():
-                return self._command(event, src, ack)
+            case CommandIssued() if self._commands is not None:
+                return self._command(self._commands, event, src, ack)
             case _:
                 self._bury(src, value, f"{type(event).__name__} does not belong on this topic", ack)
         return None
@@ -328,7 +329,7 @@ class Owner(Writer):
 
     async def _decide_later(self, accepted: RequestAccepted, src: int, ack: Ack) -> None:
         await self._room.wait()
-        await self._applied(accepted.control_offset)
+        await applied(self._world, accepted.control_offset)
         await self._world.sealer.wait_for(accepted.seal, timeout_s=SEAL_PATIENCE_S)
         if not self._closed:
             self._decide(accepted, src, ack)
@@ -604,41 +605,12 @@ class Owner(Writer):
 
     # Commands and letters ---------------------------------------------------------------------------------------------
 
-    async def _command(self, command: CommandIssued, src: int, ack: Ack) -> None:
+    async def _command(self, commands: Commands, command: CommandIssued, src: int, ack: Ack) -> None:
         """Change the control state. The partition waits until the change is durable: then `src` counts as decided
         for whoever takes over, because later decisions of this partition lie behind it.
         """
-        world = self._world
-        decided = decide_command(world.control, command, src=src, now_ms=self._now_ms)
-        if decided is None:  # applied in an earlier life, whose client is gone
-            ack()
-            return
-        applied: int | None = None
-        if not isinstance(decided, Refusal):
-            applied = (await world.log.append("control", decided.key_id.encode(), encode(decided))).offset
-            await self._applied(applied + 1)
-        reply = command_reply(command, decided, epoch=self.ledger.epoch, control_offset=applied)
-        await self._audit(command, reply.status or 0)
+        await commands.obey(command, src, self._now_ms)
         ack()
-        world.replies.send(command.reply_to, reply)
-
-    async def _applied(self, control_offset: int) -> None:
-        """Return when this process knows the control state up to the offset. It cannot decide before."""
-        while not await self._world.control.wait_for(control_offset, timeout_s=CONTROL_PATIENCE_S):
-            log.error("partition %d waits for the control topic to reach %d", self.partition, control_offset)
-
-    async def _audit(self, command: CommandIssued, status: int) -> None:
-        action = command.action
-        recorded = AuditRecorded(
-            actor=command.actor,
-            action=type(action).__struct_config__.tag or "",  # type: ignore[arg-type]
-            target=action.key_id,
-            key_id=command.actor,
-            status=status,
-            request_id=command.command_id,
-            after=msgspec.json.encode(getattr(action, "limits", None)).decode(),
-        )
-        await self._world.log.append("audit", recorded.org_id.encode(), encode(recorded))
 
     def _bury(self, src: int, value: bytes, reason: str, ack: Ack) -> None:
         """Keep what cannot be read where it can be looked at, and go on."""

@@ -3,17 +3,29 @@
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.control import OFFSET_HEADER, Control, command_reply, decide, iso, public_key
+from tollgate.control import (
+    OFFSET_HEADER,
+    Control,
+    command_reply,
+    decide,
+    iso,
+    owner_place,
+    place_of,
+    public_key,
+    state_made_by,
+)
 from tollgate.errors import Refusal
 from tollgate.events import (
     Action,
     CommandIssued,
     ControlBeat,
+    ControlTaken,
     CreateKey,
     Event,
     KeySet,
@@ -28,9 +40,9 @@ NOW_MS = 1_795_000_000_000
 CREATE = CreateKey(key_id="k1", hash="h1", name="first", org_id="acme", limits=Limits(monthly_budget_pusd=5 * 10**12))
 
 
-def record(offset: int, event: Event | bytes | None, key: str = "k1") -> Record:
+def record(offset: int, event: Event | bytes | None, key: str | bytes = "k1") -> Record:
     value = encode(event) if not isinstance(event, bytes | None) else event
-    return Record("control", 0, offset, NOW_MS, key.encode(), value)
+    return Record("control", 0, offset, NOW_MS, key.encode() if isinstance(key, str) else key, value)
 
 
 def issued(action: Action, command_id: str = "c1") -> CommandIssued:
@@ -43,7 +55,7 @@ def obeyed(*actions: Action) -> Control:
     for src, action in enumerate(actions):
         state = decide(control, issued(action, f"c{src}"), src, NOW_MS + src)
         assert isinstance(state, KeySet)
-        control.apply(record(src, state, state.key_id))
+        control.apply(record(src, state, place_of(state.key_id, 1, src)))
     return control
 
 
@@ -125,7 +137,7 @@ def test_a_decision_changes_nothing_by_itself():
 
 # The fold ------------------------------------------------------------------------------------------------------------
 
-STATES = [obeyed(CREATE).key("k1"), obeyed(CREATE, RevokeKey(key_id="k1")).key("k1")]
+STATES = [key for actions in ([CREATE], [CREATE, RevokeKey(key_id="k1")]) if (key := obeyed(*actions).key("k1"))]
 
 
 def test_a_key_whose_newest_state_cannot_be_read_is_unknown():
@@ -136,7 +148,7 @@ def test_a_key_whose_newest_state_cannot_be_read_is_unknown():
 
 def test_a_tombstone_removes_its_key():
     control = obeyed(CREATE)
-    control.apply(record(1, None))
+    control.apply(record(1, None, place_of("k1", 1, 0)))
     assert control.key("k1") is None
 
 
@@ -162,7 +174,7 @@ def test_an_older_state_of_a_key_does_not_undo_a_newer_one():
     control = Control()
     for state in reversed(STATES):
         assert state is not None
-        control.evolve(state)
+        control.evolve(state, place_of("k1", 1, state.src))
     key = control.key("k1")
     assert key is not None
     assert key.revoked_ms is not None
@@ -181,7 +193,7 @@ def story(control: Control, commands: Sequence[Action]) -> list[Record]:
     for src, action in enumerate(commands):
         outcome = decide(control, issued(action, f"c{src}"), src, NOW_MS + src)
         if isinstance(outcome, KeySet):
-            written.append(record(len(written), outcome, outcome.key_id))
+            written.append(record(len(written), outcome, place_of(outcome.key_id, 1, src)))
             control.apply(written[-1])
     return written
 
@@ -203,11 +215,20 @@ def test_every_reader_comes_to_the_same_state_however_often_it_reads(commands: l
 def test_what_compaction_leaves_is_enough(commands: list[Action]):
     owner, reader = Control(), Control()
     written = story(owner, commands)
-    newest = {each.key: each for each in written}
-    for each in sorted(newest.values(), key=lambda each: each.offset):
+    for place in list(owner.obsolete):
+        written.append(record(len(written), None, place))
+        owner.apply(written[-1])
+    for each in compacted(written):
         reader.apply(each)
     assert {key.key_id: key for key in reader.all_keys()} == {key.key_id: key for key in owner.all_keys()}
     assert (reader.offset, reader.highest_src) == (owner.offset, owner.highest_src)
+    assert reader.obsolete == owner.obsolete == set()
+
+
+def compacted(records: Sequence[Record]) -> list[Record]:
+    """What Kafka may leave: the newest record of each key."""
+    newest = {each.key: each for each in records}
+    return sorted(newest.values(), key=lambda each: each.offset)
 
 
 @given(st.lists(actions, max_size=20), st.integers(0, 20))
@@ -222,6 +243,124 @@ def test_commands_delivered_again_from_any_point_change_nothing(commands: list[A
         else:  # refused the first time, and for the same reasons again
             assert isinstance(outcome, Refusal)
     assert list(owner.all_keys()) == before
+
+
+# Owners come and go --------------------------------------------------------------------------------------------------
+
+
+def taken(offset: int, epoch: int) -> Record:
+    return record(offset, ControlTaken(epoch=epoch, instance=f"worker-{epoch}"), owner_place(epoch))
+
+
+def test_what_a_replaced_owner_writes_changes_nothing():
+    control = obeyed(CREATE)
+    control.apply(taken(1, epoch=5))
+    late = msgspec.structs.replace(STATES[1], src=7)
+    control.apply(record(2, late, place_of("k1", 1, 7)))
+    assert control.key("k1") == STATES[0]
+    assert control.highest_src == 0
+    assert control.obsolete == {place_of("k1", 1, 7)}
+
+
+def test_not_even_what_cannot_be_read_of_a_replaced_owner_changes_anything():
+    control = obeyed(CREATE)
+    control.apply(taken(1, epoch=5))
+    control.apply(record(2, b'{"type":"key_set.9"}', place_of("k1", 1, 7)))
+    assert control.key("k1") == STATES[0]
+
+
+def test_a_replaced_owner_cannot_begin_again_under_its_old_epoch():
+    control = Control()
+    control.apply(taken(0, epoch=5))
+    control.apply(taken(1, epoch=3))
+    assert control.epoch == 5
+
+
+def test_states_written_before_there_were_epochs_count_until_an_owner_begins():
+    control = Control()
+    control.apply(record(0, STATES[0]))
+    control.apply(taken(1, epoch=0))
+    control.apply(record(2, STATES[1]))
+    assert control.key("k1") == STATES[0]
+
+
+def test_a_state_that_is_replaced_may_be_deleted_and_its_deletion_deletes_no_other():
+    control = obeyed(CREATE, RevokeKey(key_id="k1"))
+    assert control.obsolete == {place_of("k1", 1, 0)}
+    control.apply(record(2, None, place_of("k1", 1, 0)))
+    assert control.key("k1") == STATES[1]
+    assert control.obsolete == set()
+
+
+class Site:
+    """Owners that follow each other on one topic; those that were replaced go on for a while."""
+
+    def __init__(self) -> None:
+        self.topic: list[Record] = []
+        self.true = Control()  # what every command has led to, decided by whoever was the owner then
+        self.owners: list[tuple[int, Control]] = []
+        self.src = 0
+
+    def write(self, key: bytes, event: Event | None) -> None:
+        self.topic.append(record(len(self.topic), event, key))
+
+    def follow(self, control: Control) -> None:
+        for each in self.topic[control.offset :]:
+            control.apply(each)
+
+    def take_over(self) -> None:
+        epoch = 10 * (len(self.owners) + 1)
+        self.write(owner_place(epoch), ControlTaken(epoch=epoch, instance="w"))
+        control = Control()
+        for each in compacted(self.topic):
+            control.apply(each)
+        self.owners.append((epoch, control))
+
+    def command(self, number: int, action: Action) -> None:
+        """To an owner, perhaps a former one: what it decides upon is what it knows, which may be old."""
+        epoch, control = self.owners[number % len(self.owners)]
+        self.src += 1
+        valid = epoch == self.owners[-1][0]
+        if valid:
+            self.follow(control)
+        outcome = decide(control, issued(action, f"c{self.src}-{epoch}"), self.src, NOW_MS + self.src)
+        if not isinstance(outcome, KeySet):
+            return
+        place = place_of(outcome.key_id, epoch, self.src)
+        self.write(place, outcome)
+        if valid:
+            self.true.evolve(outcome, place)
+            self.follow(control)
+            while control.obsolete:
+                self.write(control.obsolete.pop(), None)
+        else:  # it has decided on the strength of its own words; it dies when it reads them back
+            control.evolve(outcome, place)
+
+
+steps = st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 3), actions)), max_size=30)
+
+
+@given(steps, st.data())
+def test_whatever_replaced_owners_write_and_compaction_drops_every_reader_sees_what_the_owners_decided(
+    steps: list[tuple[int, Action] | None], data: st.DataObject
+):
+    site = Site()
+    site.take_over()
+    for step in steps:
+        if step is None:
+            site.take_over()
+        else:
+            site.command(*step)
+    live, late = Control(), Control()
+    cut = data.draw(st.integers(0, len(site.topic)))
+    for each in (*compacted(site.topic[:cut]), *site.topic[cut:]):
+        live.apply(each)
+    for each in compacted(site.topic):
+        late.apply(each)
+    expected = {key.key_id: key for key in site.true.all_keys()}
+    assert {key.key_id: key for key in live.all_keys()} == expected
+    assert {key.key_id: key for key in late.all_keys()} == expected
+    assert live.highest_src == late.highest_src == site.true.highest_src
 
 
 # Waiting -------------------------------------------------------------------------------------------------------------
@@ -288,6 +427,13 @@ def test_the_owner_answers_a_command_with_the_key_and_where_it_shows():
     assert dict(created.headers)[OFFSET_HEADER] == "18"
     assert orjson.loads(created.body)["id"] == "k1"
     assert command_reply(issued(RevokeKey(key_id="k1")), state, epoch=3).status == 200
+
+
+def test_a_command_whose_answer_was_lost_can_be_answered_while_its_state_stands():
+    control = obeyed(CREATE)
+    assert state_made_by(control, issued(CREATE, "c0")) == STATES[0]
+    assert state_made_by(control, issued(CREATE, "another")) is None
+    assert state_made_by(obeyed(CREATE, RevokeKey(key_id="k1")), issued(CREATE, "c0")) is None
 
 
 def test_the_owner_refuses_in_the_shape_that_clients_read():

@@ -1,8 +1,11 @@
 """The control state: every key there is, as a fold of the topic `control`, and the rules by which it changes.
 
-Each process folds the topic for itself; one owner decides on commands and alone writes it, one record per state,
-keyed by the key's id. The fold holds every key in memory, revoked ones too, at about 1 kB each: made for up to
-100,000 keys.
+Each process folds the topic for itself; the owner of `COMMANDS_PARTITION` decides on commands and alone changes it.
+The fold holds every key in memory, revoked ones too, at about 1 kB each: made for up to 100,000 keys.
+
+An owner begins with `ControlTaken`, and puts its epoch into the key of each record. What an earlier owner writes after
+that does not count, for any reader. No two records have one key, or compaction would drop a state for the sake of
+one that does not count; what no reader needs any more is deleted by the owner, when its successor is on record.
 """
 
 import asyncio
@@ -16,13 +19,15 @@ import msgspec
 import orjson
 
 from tollgate.errors import Refusal, Unreadable
-from tollgate.events import CommandIssued, CreateKey, KeySet, RevokeKey, UpdateKey, decode
+from tollgate.events import CommandIssued, ControlTaken, CreateKey, Event, KeySet, RevokeKey, UpdateKey, decode
 from tollgate.log import Log, Record
 from tollgate.money import usd_text
 from tollgate.replies import Reply
 from tollgate.wire.exchange import WIRES
 
 TOPIC = "control"
+COMMANDS_PARTITION = 0  # of `requests`: whose owner decides on commands
+NO_EPOCH = -1  # nobody has taken the topic yet
 OFFSET_HEADER = "x-tollgate-control-offset"  # on the answer to a command: what a fold must have applied to show it
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -33,11 +38,16 @@ class Control:
 
     def __init__(self) -> None:
         self.offset = 0
+        self.epoch = NO_EPOCH
+        """Of the newest owner that has begun."""
         self.highest_src = -1
         """The command furthest along `requests` whose effect is here."""
         self.heard_s = time.monotonic()
         """When the topic was last heard of, on the monotonic clock."""
+        self.obsolete: set[bytes] = set()
+        """The keys of records that no reader needs: a newer state is on the topic, or they never counted."""
         self._keys: dict[str, KeySet] = {}
+        self._records: dict[str, bytes] = {}  # by entity: the key of the record that holds its state
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     def key(self, key_id: str) -> KeySet | None:
@@ -55,23 +65,45 @@ class Control:
         """
         if record.offset < self.offset:
             return
-        entity = record.key.decode(errors="replace") if record.key else ""
-        event = None
-        with suppress(Unreadable):
-            event = decode(record.value) if record.value is not None else None
-        if isinstance(event, KeySet):
-            self.evolve(event)
-        elif event is None:
-            self._keys.pop(entity, None)
+        if record.key is not None:
+            self._fold(record.key, record.value)
         self.offset = record.offset + 1
         self._wake()
 
-    def evolve(self, state: KeySet) -> None:
-        """Take over the state of a key, unless a newer one is here."""
+    def _fold(self, place: bytes, value: bytes | None) -> None:
+        entity, epoch = entity_of(place)
+        if value is None:
+            self.obsolete.discard(place)
+            if self._records.get(entity) == place:
+                del self._records[entity]
+                self._keys.pop(entity, None)
+            return
+        event: Event | None = None
+        with suppress(Unreadable):
+            event = decode(value)
+        match event:
+            case ControlTaken():
+                self.epoch = max(self.epoch, event.epoch)
+            case KeySet() | None if epoch < self.epoch:  # written by an owner after it was replaced
+                self.obsolete.add(place)
+            case KeySet():
+                self.evolve(event, place)
+            case None:
+                self._keys.pop(entity, None)
+
+    def evolve(self, state: KeySet, place: bytes | None = None) -> None:
+        """Take over the state of a key, which lies in the record with the key `place`, unless a newer one is here."""
+        place = place or state.key_id.encode()
         known = self._keys.get(state.key_id)
-        if known is None or known.src <= state.src:
-            self._keys[state.key_id] = state
-            self.highest_src = max(self.highest_src, state.src)
+        if known is not None and known.src > state.src:
+            self.obsolete.add(place)
+            return
+        before = self._records.get(state.key_id, place)
+        if before != place:
+            self.obsolete.add(before)
+        self._records[state.key_id] = place
+        self._keys[state.key_id] = state
+        self.highest_src = max(self.highest_src, state.src)
 
     async def wait_for(self, offset: int, *, timeout_s: float) -> bool:
         """Wait until all records below `offset` are applied; False when that took longer than `timeout_s`."""
@@ -92,6 +124,24 @@ class Control:
         for offset, reached in self._waiting:
             if offset <= self.offset and not reached.done():
                 reached.set_result(None)
+
+
+def place_of(entity: str, epoch: int, src: int) -> bytes:
+    """The key of the record with the state that the command at `src` made, in the words of the owner of `epoch`."""
+    return f"{entity}@{epoch}.{src}".encode()
+
+
+def owner_place(epoch: int) -> bytes:
+    """The key of an owner's first record, which stays on the topic: by it, late words of its predecessors are known."""
+    return f"owner@{epoch}".encode()
+
+
+def entity_of(place: bytes) -> tuple[str, int]:
+    """What a record is about, and the epoch of its writer. A bare name was written before there were epochs."""
+    name = place.decode(errors="replace")
+    entity, _, made = name.rpartition("@")
+    epoch = made.partition(".")[0]
+    return (entity, int(epoch)) if entity and epoch.isdecimal() else (name, NO_EPOCH)
 
 
 async def catch_up(log: Log, control: Control) -> None:
@@ -187,6 +237,12 @@ def _revoke(key: KeySet | None, action: RevokeKey, command: CommandIssued, src: 
         src=src,
         command_id=command.command_id,
     )
+
+
+def state_made_by(control: Control, command: CommandIssued) -> KeySet | None:
+    """The state that the command has led to, while no other has changed it again."""
+    state = control.key(command.action.key_id)
+    return state if state is not None and state.command_id == command.command_id else None
 
 
 def unknown_key(key_id: str) -> Refusal:

@@ -390,8 +390,18 @@ class KeySet(_Event, frozen=True, tag="key_set.1"):
     revoked_ms: int | None = None
 
 
+class ControlTaken(_Event, frozen=True, tag="control_taken.1"):
+    """An owner begins to write the topic. What one of a lower epoch writes after this record does not count.
+
+    The epoch is that of its `OwnerTook` in the journal of the partition that takes commands.
+    """
+
+    epoch: int
+    instance: str
+
+
 class ControlBeat(_Event, frozen=True, tag="control_beat.1"):
-    """The owner of the control topic is alive; whoever has not heard it for a while knows that it may be behind."""
+    """The topic can be written and read: whoever has not read anything new for a while knows that it may be behind."""
 
     at_ms: int
 
@@ -489,6 +499,7 @@ Event: TypeAlias = (
     | Adjusted
     | CostsBooked
     | KeySet
+    | ControlTaken
     | ControlBeat
     | ReplySent
     | ProbeSent

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.ingress.support import SECRETS, Gateway, Worker, config, stop
 from tollgate.control import Control, follow_control
+from tollgate.freshness import Freshness
 from tollgate.ingress.app import create_ingress
 from tollgate.ingress.door import Door, wall_clock_ms
 from tollgate.log.embedded import EmbeddedLog
@@ -33,7 +34,9 @@ async def make_gateway(tmp_path: Path) -> AsyncIterator[MakeGateway]:
     """Makes a gateway with other settings of the server than the default ones."""
     async with AsyncExitStack() as stack:
 
-        async def make(not_ready: Callable[[], list[str]] = list, **server: Any) -> Gateway:
+        async def make(
+            not_ready: Callable[[], list[str]] = list, freshness: Freshness | None = None, **server: Any
+        ) -> Gateway:
             folder = tmp_path / f"data-{len(list(tmp_path.iterdir()))}"
             log = await EmbeddedLog.open(folder / "log", load_topics(), durability="process")
             stack.push_async_callback(log.close)
@@ -49,6 +52,7 @@ async def make_gateway(tmp_path: Path) -> AsyncIterator[MakeGateway]:
                 sealer=sealer,
                 secrets=SECRETS,
                 registry=CollectorRegistry(),
+                freshness=freshness or Freshness.always(),
                 not_ready=not_ready,
                 now_ms=lambda: wall_clock_ms() + clock[0],
             )

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,25 @@ class Site:
         ):
             headers = {name.lower(): value for name, value in response.headers.items()}
             return response.status, headers, await response.read()
+
+    async def manage(
+        self,
+        ingress: Process,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], Any]:
+        """One call without a stream, with the admin key or another: status, headers, JSON."""
+        head = {"authorization": f"Bearer {key or self.key}", **(headers or {})}
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
+            session.request(method, ingress.url + path, json=body, headers=head) as response,
+        ):
+            answered = {name.lower(): value for name, value in response.headers.items()}
+            return response.status, answered, await response.json()
 
     async def story(self, ingress: Process, request_id: str) -> dict[str, Any]:
         async with (

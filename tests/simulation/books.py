@@ -62,6 +62,7 @@ class Books:
         )  # by key: (command, limits), in order
         self.epoch = -1
         self.took_ms = -1
+        self.control_epoch = -1
         self.next_offset = 0
         self.decided = -1
         self.open: dict[str, Open] = {}
@@ -77,7 +78,7 @@ class Books:
 
     topics = ("requests", "completions", "costs", "control", "dead-letters")
 
-    def land(self, topic: str, offset: int, time_ms: int, value: bytes) -> Facts:
+    def land(self, topic: str, offset: int, time_ms: int, key: bytes, value: bytes) -> Facts:
         """A record of one of `topics` has become durable; what it says."""
         event: Facts = orjson.loads(value)
         match topic:
@@ -88,7 +89,7 @@ class Books:
             case "costs":
                 self._cost(event)
             case "control":
-                self._control(event)
+                self._control(key.decode(), event)
             case _:
                 self._complain("unreadable", f"a dead letter: {event['reason']}")
         return event
@@ -120,7 +121,13 @@ class Books:
             self.accepted[offset] = time_ms, event
             self.accepted_ids[event["request"]["request_id"]] = offset
 
-    def _control(self, event: Facts) -> None:
+    def _control(self, place: str, event: Facts) -> None:
+        if _kind(event) == "control_taken":
+            self.control_epoch = max(self.control_epoch, event["epoch"])
+        elif _kind(event) == "key_set" and int(place.partition("@")[2].partition(".")[0] or -1) >= self.control_epoch:
+            self._key_set(event)
+
+    def _key_set(self, event: Facts) -> None:
         known = self.limits[event["key_id"]]
         facts = event["src"], event.get("limits", {})
         if known and known[-1][0] >= facts[0]:

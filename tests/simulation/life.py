@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tests.simulation.log import ProcessLog
 from tests.simulation.loop import Killed, Process
 from tollgate.control import Control
-from tollgate.errors import LogError
+from tollgate.errors import Fenced, LogError
 from tollgate.replies import LocalReplies
 from tollgate.sealed import Sealer
 
@@ -116,7 +116,7 @@ class Life:
     async def _watched(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await work()
-        except LogError as error:
+        except (LogError, Fenced) as error:
             self.fatal(str(error))
         except Exception as error:
             self.simulation.violation("internal error", f"{self.name}: {type(error).__name__}: {error}")

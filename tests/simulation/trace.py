@@ -41,9 +41,9 @@ def rendered(step: Step) -> str:
 
 
 def _described(record: Record) -> str:
-    if record.topic == STATE:
+    if record.topic == STATE or record.value is None:
         return f"{(record.key or b'').decode()} {'deleted' if record.value is None else 'written'}"
-    event = decode(record.value or b"")
+    event = decode(record.value)
     known = {name: getattr(event, name) for name in _TOLD if hasattr(event, name)}
     request = getattr(event, "request", None)
     if request is not None:

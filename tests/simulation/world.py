@@ -198,7 +198,7 @@ class Simulation:
         self.says(by, record)
         if record.value is None or record.topic not in self.books.topics:
             return
-        event = self.books.land(record.topic, record.offset, record.timestamp_ms, record.value)
+        event = self.books.land(record.topic, record.offset, record.timestamp_ms, record.key or b"", record.value)
         if record.topic in ("requests", "completions"):
             self.landed(event, record.offset, by)
 

@@ -25,6 +25,7 @@ from tollgate.app.watch import Watch
 from tollgate.config import Config
 from tollgate.control import Control, catch_up, follow_control
 from tollgate.errors import TollgateError, UsageError
+from tollgate.freshness import Freshness, beat
 from tollgate.ingress.app import create_ingress
 from tollgate.ingress.door import Door, wall_clock_ms
 from tollgate.ingress.probes import create_probe_app
@@ -76,6 +77,7 @@ class Gateway:
         self._seals: TopicSeals | None = None if config.log.embedded else TopicSeals(log)
         self._sealer = Sealer(secrets.secret, self._seals or FolderSeals(data / "seals"))
         self._replies = LocalReplies(new_address(log, instance))
+        self._freshness = Freshness.always() if config.log.embedded else Freshness()
         registry = CollectorRegistry()
         self._watch = Watch(log, registry, role=role, control=self._control, replies=self._replies)
         if self._is("ingress"):
@@ -87,6 +89,7 @@ class Gateway:
                 sealer=self._sealer,
                 secrets=secrets,
                 registry=registry,
+                freshness=self._freshness,
                 not_ready=self.not_ready,
                 readiness=self._watch.readiness,
             )
@@ -128,8 +131,12 @@ class Gateway:
                 await beside(self._always(reader.run(await reader.start()), "the reading of replies"))
                 await beside(self._always(reader.beat(), "the beat of the ingress"))
                 self._watch.reader = reader
+                await beside(self._always(self._freshness.keep(self.log, self._control), "the watch over control"))
             if self._is("sink"):
                 await self._start_sink(stack)
+            if self._is("worker") and not self._config.log.embedded:
+                beats = beat(self.log, self._control, draw=random.random, now_ms=wall_clock_ms)
+                await beside(self._always(beats, "the beat of the control topic"))
             if self._is("worker"):
                 running = await beside(
                     processors(
