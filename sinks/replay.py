@@ -1,115 +1,114 @@
-"""Rebuilds all Parquet from the log, in a folder of its own, by the same rules and the same protocol as the sink.
+"""Rebuilds all Parquet from the log, or that of a range of time, in a folder of its own, by the rules of the sink.
 
-Interrupted, it goes on where it was: the folder's manifest knows. The log is only read.
+    plan ──▶ starts ──▶ stretches ──▶ processes, each with some partitions ──▶ one manifest ──▶ days joined
+
+Interrupted at any moment, it goes on where it was: the folder's manifest knows. The log is only read. Memory is
+bounded by `replay_part.MAX_ROWS` rows a process.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tollgate.errors import OutOfRange, UsageError
 from tollgate.failpoints import reached
-from tollgate.journal import JOURNAL, NO_EPOCH
 from tollgate.log import Log
-from tollgate.sinks.compact import compact, due, first_open_day
-from tollgate.sinks.fold import TOPICS, Fold, Skipped, cursor_key
-from tollgate.sinks.manifest import LOG, TEMPORARY, Manifest
-from tollgate.sinks.retention import epoch_at
-from tollgate.sinks.rows import SCHEMAS
-from tollgate.sinks.sink import FLUSH_ROWS, now_ms
-from tollgate.sinks.writer import Failpoint, write
+from tollgate.sinks.compact import CLOSE_GRACE_MS, compact, due
+from tollgate.sinks.fold import Skipped
+from tollgate.sinks.manifest import Cursor, Manifest
+from tollgate.sinks.replay_folder import Plan, check_folder, load_plan, only_replay, save_plan
+from tollgate.sinks.replay_part import MAX_ROWS, NEVER, fold_stretches
+from tollgate.sinks.replay_processes import Open, fold_in_processes
+from tollgate.sinks.rows import day_of
+from tollgate.sinks.sink import now_ms
+from tollgate.sinks.starts import WHOLE, Range, Stretch, find_ends, find_starts, stretches
+from tollgate.sinks.writer import Failpoint
+
+PROCESS_RECORDS = 50_000  # fewer are read in this process: it is done before another would have started
 
 Progress = Callable[[int, int], None]
 """Called with the records done and the records in all."""
 
 
 class Replayed(NamedTuple):
-    """What a replay did. `skipped` are records of which no row can be made."""
+    """What a replay did. `skipped` are records of which no row can be made.
+
+    `starts` are the cursors with which the folder's history begins: offset, epoch of the journal, and the last link
+    of the audit chain. `stretches` are what this run has read.
+    """
 
     rows: int
     records: int
     skipped: tuple[Skipped, ...]
+    seconds: float
+    starts: Mapping[str, Cursor]
+    stretches: tuple[Stretch, ...]
 
 
 async def replay(
     log: Log,
     to: Path,
     *,
+    range: Range = WHOLE,
+    open_log: Open | None = None,
+    processes: int = 1,
     progress: Progress = lambda done, total: None,
     from_start_of_log: bool = False,
-    flush_rows: int = FLUSH_ROWS,
+    max_rows: int = MAX_ROWS,
     clock_ms: Callable[[], int] = now_ms,
     failpoint: Failpoint = reached,
 ) -> Replayed:
-    """Fold the log, up to its end as of now, into Parquet in the folder `to`, which is empty or a replay's.
+    """Fold the range of the log, up to its end as of now, into Parquet in the folder `to`, empty or a replay's.
 
-    Every row is the one that the sink writes. Raises `UsageError` for a folder with something else in it. Raises
-    `OutOfRange` with the first position that can still be read when retention has cut the log, unless
-    `from_start_of_log` says that history may begin there; the audit chain then begins there as well.
+    Every row is the one that the sink writes. With `open_log`, which is to be picklable, the partitions are shared
+    among so many processes. Raises `UsageError` for a folder with something else in it, and `OutOfRange` as
+    `find_starts` does.
     """
-    _check_folder(to)
-    manifest = Manifest(to)
-    fold = Fold(manifest.state.cursors)
-    ends = {(topic, number): end for topic in TOPICS for number, end in sorted((await log.ends(topic)).items())}
-    await _begin(log, fold, from_start_of_log=from_start_of_log)
-    total = sum(end - fold.offset(*partition) for partition, end in ends.items())
-    done = rows = 0
-    skipped: list[Skipped] = []
+    begun = time.monotonic()
+    check_folder(to)
+    with only_replay(to):
+        manifest = Manifest(to)
+        plan = load_plan(to, range)
+        if plan is None:
+            starts = await find_starts(log, range, from_start_of_log=from_start_of_log)
+            plan = Plan(range, starts)
+            save_plan(manifest, plan)
+        ends = await find_ends(log, range)
+        parts = stretches(plan.starts, manifest.state.cursors, ends)
+        total = sum(stretch.records for stretch in parts)
+        done = 0
 
-    async def flush() -> None:
-        nonlocal rows
-        batch = fold.cut()
-        if batch.cursors:
-            await asyncio.to_thread(write, manifest, batch, failpoint)
-            rows += sum(part.rows.num_rows for part in batch.parts)
-            skipped.extend(batch.skipped)
+        def read(records: int) -> None:
+            nonlocal done
+            done += records
+            progress(done, total)
 
-    progress(0, total)
-    for (topic, number), end in ends.items():
-        before = fold.offset(topic, number)
-        async for records in log.scan(topic, number, before, end):
-            fold.take(records)
-            progress(done + fold.offset(topic, number) - before, total)
-            if fold.size >= flush_rows:
-                await flush()
-        done += end - before
-    await flush()
-    await _compact(manifest, ends, clock_ms(), failpoint)
-    progress(total, total)
-    return Replayed(rows, total, tuple(skipped))
-
-
-def _check_folder(to: Path) -> None:
-    """Refuse a folder with anything but a replay in it: not least the gateway's own, whose sink would be fenced."""
-    ours = {LOG, TEMPORARY, *SCHEMAS}
-    if to.exists() and (others := sorted(path.name for path in to.iterdir() if path.name not in ours)):
-        raise UsageError(f"{to} holds {others[0]}, so it is neither empty nor the folder of a replay: name another one")
+        read(0)
+        open_day = _open_day(range, clock_ms())
+        if open_log is not None and processes > 1 and total >= PROCESS_RECORDS:
+            rows, skipped = await fold_in_processes(
+                open_log, to, parts, open_day=open_day, read=read, processes=processes, max_rows=max_rows
+            )
+        else:
+            rows, skipped = await fold_stretches(
+                log, manifest, parts, open_day=open_day, read=read, max_rows=max_rows, failpoint=failpoint
+            )
+        await _compact(manifest, open_day, clock_ms(), failpoint)
+    return Replayed(rows, total, tuple(skipped), time.monotonic() - begun, plan.starts, tuple(parts))
 
 
-async def _begin(log: Log, fold: Fold, *, from_start_of_log: bool) -> None:
-    """See to it that each partition can be read from where the fold is, or move the fold to where it can."""
-    cut = []
-    for topic in TOPICS:
-        for number, start in (await log.starts(topic)).items():
-            if start <= fold.offset(topic, number):
-                continue
-            cut.append(f"{cursor_key(topic, number)} at {start}")
-            epoch = NO_EPOCH
-            if topic == JOURNAL and from_start_of_log:
-                epoch = await epoch_at(log, number, start)
-            fold.skip_to(topic, number, start, epoch=epoch)
-    if cut and not from_start_of_log:
-        raise OutOfRange(
-            f"retention has cut the log; what is left begins with {', '.join(cut)}. "
-            "Parquet made of it would lack what came before: say --from-start-of-log if that is meant"
-        )
+def _open_day(range: Range, time_ms: int) -> str:
+    """The first day of which rows may still come: none, once the range is over."""
+    closed_until_ms = time_ms - CLOSE_GRACE_MS
+    if range.until_ms is not None and range.until_ms <= closed_until_ms:
+        return NEVER
+    return day_of(max(0, closed_until_ms))
 
 
-async def _compact(manifest: Manifest, ends: Mapping[tuple[str, int], int], time_ms: int, failpoint: Failpoint) -> None:
-    """Close every day that is over."""
-    by_key = {cursor_key(*partition): end for partition, end in ends.items()}
-    open_day = first_open_day(manifest.state.cursors, by_key, time_ms)
+async def _compact(manifest: Manifest, open_day: str, time_ms: int, failpoint: Failpoint) -> None:
+    """Join what is left of every day that is over."""
+    manifest.refresh()
     while plans := due(manifest.state, open_day):  # each round leaves fewer live files
         for plan in plans:
             await asyncio.to_thread(compact, manifest, plan, time_ms, failpoint)

@@ -5,7 +5,9 @@ row is ever changed: what is learned later is a further row of `costs`, with a r
 Unknown is null, never 0. Pure: no clock, no I/O.
 """
 
-from collections.abc import Sequence
+import sys
+from array import array
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -373,9 +375,8 @@ def _tokens(answer: Attempt | None) -> tuple[int | None, ...]:
 
 
 def _least_certain(lines: Sequence[CostLine]) -> str | None:
-    if not lines:
-        return None
-    return max((line.cost_source for line in lines), key=_CERTAINTY.index)
+    sources = {line.cost_source for line in lines}
+    return max(sources, key=_CERTAINTY.index, default=None)
 
 
 def _some_price(lines: Sequence[CostLine]) -> bool:
@@ -383,11 +384,46 @@ def _some_price(lines: Sequence[CostLine]) -> bool:
 
 
 def _array(values: Sequence[Any], type: Any) -> Any:
-    if pa.types.is_decimal(type):
-        return _money_array(values)
-    if pa.types.is_timestamp(type):
-        return pa.array(values, pa.timestamp("ms", "UTC")).cast(type)
-    return pa.array(values, type)
+    """A column of the values of rows. Raises as `table_of` does."""
+    try:
+        return _BULK[type](values) if type in _BULK else pa.array(values, type)
+    except TypeError:  # nulls among them
+        if type == _money:
+            return _money_array(values)
+        if type == _time:
+            return pa.array(values, pa.timestamp("ms", "UTC")).cast(type)
+        return pa.array(values, type)
+
+
+# A column without nulls is laid out as Arrow keeps it, and taken over as it is: 10 ns a value instead of 40 and more,
+# and nothing of what Arrow asks for each column it converts (20 us, with a cast 40).
+
+
+def _bulk(type: Any, values: "array[int]", length: int) -> Any:
+    return pa.Array.from_buffers(type, length, [None, pa.py_buffer(values)])
+
+
+def _bulk_money(values_pusd: Sequence[int]) -> Any:
+    """DECIMAL(38,12) of whole pico-dollars: the same 128-bit integers, here as two words each, the lower one first."""
+    try:
+        low = array("q", values_pusd)
+    except OverflowError:
+        return _money_array(values_pusd)
+    words = array("q", bytes(16 * len(low)))
+    words[::2] = low
+    if low and min(low) < 0:
+        words[1::2] = array("q", [-1 if value < 0 else 0 for value in low])
+    return _bulk(_money, words, len(low))
+
+
+_BULK: dict[Any, Callable[[Sequence[Any]], Any]] = {
+    _int: lambda values: _bulk(_int, array("i", values), len(values)),
+    _long: lambda values: _bulk(_long, array("q", values), len(values)),
+    _time: lambda values_ms: _bulk(_time, array("q", [value * 1000 for value in values_ms]), len(values_ms)),
+    _money: _bulk_money,
+}
+if sys.byteorder == "big":  # Arrow's words are then the other way round
+    del _BULK[_money]
 
 
 def _money_array(values_pusd: Sequence[int | None]) -> Any:
@@ -397,7 +433,7 @@ def _money_array(values_pusd: Sequence[int | None]) -> Any:
     """
     whole = pa.decimal128(38, 0)
     try:
-        array = pa.array(values_pusd, pa.int64()).cast(whole)
+        amounts = pa.array(values_pusd, pa.int64()).cast(whole)
     except OverflowError:  # an amount beyond 9.2 million USD: slower, as exact
-        array = pa.array(values_pusd, whole)
-    return pa.Array.from_buffers(_money, len(array), array.buffers(), array.null_count)
+        amounts = pa.array(values_pusd, whole)
+    return pa.Array.from_buffers(_money, len(amounts), amounts.buffers(), amounts.null_count)

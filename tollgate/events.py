@@ -22,11 +22,11 @@ Outcome = Literal["ok", "error", "cut", "cancelled", "abandoned"]
 Status = Literal["completed", "failed", "rejected", "cancelled", "abandoned"]
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A part of an event; never on the log by itself."""
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", gc=False):
     """What all events share: `{"type": "<name>.<version>", ...}`, fields at their default left out."""
 
 

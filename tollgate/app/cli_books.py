@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,7 @@ import typer
 
 from tollgate.app.cli_config import ConfigFile
 from tollgate.app.cli_output import print_json, progress_bar, quiet, remark
+from tollgate.app.cli_times import unix_ms
 from tollgate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,30 +49,83 @@ def sql(
 
 def replay(
     to: Annotated[Path, typer.Option(metavar="DIR", help="An empty folder, or one where a replay was interrupted.")],
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Begin with the first record that is not older.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop before the first record that is not older.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=64, help="How many share the partitions; by default one a core.")
+    ] = None,
     from_start_of_log: Annotated[
         bool, typer.Option("--from-start-of-log", help="Begin where the log begins now, if retention has cut it.")
     ] = False,
     json: Json = False,
     config: ConfigFile = None,
 ) -> int:
-    """Rebuild all Parquet from the log, in another folder. The log is only read."""
+    """Rebuild Parquet from the log, all of it or that of a time, in another folder. The log is only read.
+
+    A TIME is a day (2026-11-20, its beginning in UTC) or an RFC 3339 time, and is compared with the log's own time.
+    """
+    from tollgate.app.open_log import open_log_to_read
+    from tollgate.app.settings import resolve
     from tollgate.sinks.replay import replay as rebuild
+    from tollgate.sinks.starts import Range
+
+    range = Range(from_ms=_instant(from_, "--from"), until_ms=_instant(until, "--until"))
+    settings = resolve(os.environ, config=config)
+    if processes is None:
+        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     async def rebuilt() -> "Replayed":
         async with _log(config) as (_, log):
             assert log is not None
-            with progress_bar("replay") as progress:
-                return await rebuild(log, to, progress=progress, from_start_of_log=from_start_of_log)
+            with progress_bar("replay", unit="records") as progress:
+                return await rebuild(
+                    log,
+                    to,
+                    range=range,
+                    open_log=partial(open_log_to_read, settings.config, settings.data),
+                    processes=processes,
+                    progress=progress,
+                    from_start_of_log=from_start_of_log,
+                )
 
     done = asyncio.run(rebuilt())
     if json:
-        skipped = [record._asdict() for record in done.skipped]
-        print_json({"to": str(to), "rows": done.rows, "records": done.records, "skipped": skipped})
+        print_json(_summary(to, from_, until, done))
         return 0
     for record in done.skipped:
         remark(f"skipped {record.topic}[{record.partition}] at {record.offset}: {record.reason}")
     print(f"{done.rows} rows of {done.records} records are in {to}")
+    for key, start in done.starts.items():
+        if start.hash:
+            print(f"{key} begins at {start.offset}; the audit chain's link before it is {start.hash}")
     return 0
+
+
+def _instant(text: str | None, option: str) -> int | None:
+    return None if text is None else unix_ms(text, option=option)
+
+
+def _summary(to: Path, from_: str | None, until: str | None, done: "Replayed") -> dict[str, object]:
+    """What `replay --json` prints. `starts` is where the folder's history begins, `read` what this run has read."""
+    return {
+        "to": str(to),
+        "from": from_,
+        "until": until,
+        "rows": done.rows,
+        "records": done.records,
+        "seconds": round(done.seconds, 3),
+        "records_per_s": round(done.records / done.seconds) if done.seconds else None,
+        "starts": {
+            key: {"offset": start.offset, "epoch": start.epoch, "hash": start.hash or None}
+            for key, start in done.starts.items()
+        },
+        "read": {stretch.key: {"first": stretch.start.offset, "end": stretch.end} for stretch in done.stretches},
+        "skipped": [record._asdict() for record in done.skipped],
+    }
 
 
 def reconcile(json: Json = False, config: ConfigFile = None) -> int:
