@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from traceback import format_tb
@@ -66,6 +67,14 @@ CERTAIN_FOR_S = 1.0  # after this without a record that landed, a call waits for
 INGRESS_PATIENCE_S = 10.0
 SEAL_PATIENCE_S = 2.0  # then the body cannot be opened, and the request fails
 
+_UNTOLD = Refusal(
+    502,
+    "answer_lost",
+    "The process that made the answer ended when the request was booked and the answer not yet sent.",
+    type="api_error",
+)
+_ABANDONED = Refusal(502, "abandoned", "The process that made the answer ended before it.", type="api_error")
+
 Ack = Callable[[], object]
 
 
@@ -103,6 +112,7 @@ class Owner(Writer):
         ledger = self.ledger = from_rows(self.partition, rows)
         took = await self._send("completions", None, OwnerTook(instance=world.instance, address=world.address))
         reached("takeover.took")
+        ended: deque[Request] = deque(maxlen=MAX_CALLS)  # since the checkpoint, in an earlier life or another process
         async for records in world.log.scan("completions", self.partition, ledger.next_offset, took.offset + 1):
             for record in records:
                 self._now_ms = max(self._now_ms, record.timestamp_ms)
@@ -114,6 +124,8 @@ class Owner(Writer):
                     continue
                 if evolve(ledger, record.offset, event):
                     self._copy_costs(event, record.offset)
+                    if isinstance(event, Ended):
+                        ended.append(event.request)
         if ledger.epoch != took.offset:
             raise TollgateError(f"the journal of partition {self.partition} does not hold what was just appended to it")
         self._landed_s = self._world.clock_s()
@@ -122,6 +134,8 @@ class Owner(Writer):
             self._commands = Commands(world, ledger.epoch)
             await self._commands.begin()
         self._succession.begin(ledger.open.values(), ledger.epoch)
+        for request in ended if world.shared else ():
+            self._tell(request, _UNTOLD)
         if self._last is not None:
             await self._last
         return ledger.decided + 1
@@ -131,7 +145,7 @@ class Owner(Writer):
 
     def abandon(self, request: OpenRequest) -> None:
         """End a request whose call was lost with its process, at the most that it can have cost."""
-        self._append_end(
+        ended = self._append_end(
             request,
             Ending(
                 status="abandoned",
@@ -140,6 +154,33 @@ class Owner(Writer):
                 error="abandoned",
                 reason="the gateway was restarted in the middle of the request",
             ),
+        )
+        if self._world.shared:  # its ingress may not have answered in time, and still hold the client
+            ended.add_done_callback(partial(self._abandoned, request.admitted.request))
+
+    def _abandoned(self, request: Request, future: asyncio.Future[Position]) -> None:
+        if succeeded(future):
+            self._tell(request, _ABANDONED)
+
+    def _tell(self, request: Request, refusal: Refusal) -> None:
+        """Tell the client of a request that has ended that it gets no answer. One that has its answer hears nothing."""
+        self._world.replies.send(request.reply_to, self._refusal_reply(request, refusal))
+
+    def _refusal_reply(
+        self, request: Request, refusal: Refusal, *, seal: str = "", headers: tuple[tuple[str, str], ...] = ()
+    ) -> Reply:
+        """An error as the whole answer, in the client's dialect."""
+        return Reply(
+            request_id=request.request_id,
+            org_id=request.org_id,
+            seal=seal,
+            epoch=self.ledger.epoch,
+            attempt=0,
+            seq=0,
+            status=refusal.status,
+            headers=(("content-type", "application/json"), *(headers or tuple(refusal.headers.items()))),
+            body=WIRES[request.dialect].error_body(refusal, request.request_id),
+            last=True,
         )
 
     def resume(self, request: OpenRequest, report: CallReported | None) -> None:
@@ -447,18 +488,7 @@ class Owner(Writer):
             period=period_of(self._now_ms),
             price_version=self._world.book.version,
         )
-        reply = Reply(
-            request_id=request.request_id,
-            org_id=request.org_id,
-            seal=accepted.seal,
-            epoch=self.ledger.epoch,
-            attempt=0,
-            seq=0,
-            status=refusal.status,
-            headers=(("content-type", "application/json"), *(headers or tuple(refusal.headers.items()))),
-            body=WIRES[request.dialect].error_body(refusal, request.request_id),
-            last=True,
-        )
+        reply = self._refusal_reply(request, refusal, seal=accepted.seal, headers=headers)
 
         def refused(future: asyncio.Future[Position]) -> None:
             if succeeded(future):

@@ -6,8 +6,8 @@ from tollgate.errors import Refusal
 from tollgate.replies import LocalReplies, Reply, follows
 
 
-def reply(seq, *, epoch=1, body=b"x"):
-    return Reply(request_id="r", epoch=epoch, attempt=1, seq=seq, body=body)
+def reply(seq, *, epoch=1, body=b"x", last=False):
+    return Reply(request_id="r", epoch=epoch, attempt=1, seq=seq, body=body, last=last)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,14 @@ async def test_a_gap_is_an_error_to_the_client():
     replies.send("a", reply(2))
     with pytest.raises(Refusal, match="lost"):
         await waiter.get()
+
+
+async def test_who_has_the_whole_answer_is_not_told_by_the_next_owner_that_it_is_lost():
+    replies = LocalReplies("a")
+    waiter = replies.open("r")
+    for coming in (reply(0), reply(1, last=True), reply(0, epoch=2, body=b"lost", last=True)):
+        replies.send("a", coming)
+    assert [(await waiter.get()).last, (await waiter.get()).last] == [False, True]
 
 
 async def test_what_is_meant_for_a_former_life_reaches_nobody():

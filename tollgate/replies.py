@@ -85,6 +85,7 @@ class Waiter:
         self._given_up: Exception | None = None
         self.epoch = -1  # of the newest reply
         self.taken = 0  # replies so far: the `seq` of the next
+        self.complete = False  # the last one is among them
         self.unread_bytes = 0
 
     @property
@@ -92,7 +93,7 @@ class Waiter:
         return self.unread_bytes > MAX_UNREAD_BYTES
 
     def put(self, reply: Reply) -> None:
-        self.epoch, self.taken = reply.epoch, reply.seq + 1
+        self.epoch, self.taken, self.complete = reply.epoch, reply.seq + 1, reply.last
         self._replies.append(reply)
         self.unread_bytes += len(reply.body)
         if self.behind and self.on_behind is not None:
@@ -146,7 +147,7 @@ class LocalReplies:
 
     def send(self, address: str, reply: Reply) -> None:
         waiter = self._waiters.get(reply.request_id)
-        if waiter is None or address != self.address:
+        if waiter is None or address != self.address or waiter.complete:
             self.dropped["unclaimed"] += 1
             return
         match follows(reply, epoch=waiter.epoch, seq=waiter.taken):
