@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: run test lint docs lock bench clean
+.PHONY: run test lint docs lock chaos bench clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.stamp  ## the gateway on the embedded log, with the sandbox provider; data in ./data
@@ -29,6 +29,9 @@ docs: .venv/test.stamp  ## the pages that are generated from the code
 	$(BIN)/python -m tollgate.app.docs_providers > docs/providers.md
 	$(BIN)/python -m tollgate.app.docs_events > docs/events.md
 	$(BIN)/python -m tollgate.app.docs_events --schemas docs/schemas
+
+chaos: .venv/test.stamp  ## faults under load on a real Kafka: make chaos ARGS="worker_killed --seed 7"
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: .venv/test.stamp
 	$(BIN)/python -m benchmarks $(ARGS)

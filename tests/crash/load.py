@@ -84,9 +84,10 @@ class Load:
     ) -> None:
         with suppress(aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):  # the gateway is dead
             while True:
-                await self._send(session, self._random.choice(keys), self._draw(kinds))
+                await self._send(session, self._random.choice(keys), self.draw(kinds))
 
-    def _draw(self, kinds: Sequence[Kind]) -> Kind:
+    def draw(self, kinds: Sequence[Kind]) -> Kind:
+        """One of them, with what its model's name leaves to chance."""
         kind = self._random.choices(kinds, [kind.weight for kind in kinds])[0]
         latency, tokens = self._random.randint(5, 60), self._random.randint(1, 24)
         return kind._replace(model=kind.model.format(latency=latency, tokens=tokens))
@@ -95,9 +96,9 @@ class Load:
         """Raises what aiohttp raises when the connection ends under the answer."""
         await ask(session, self.compose(key, kind))
 
-    def compose(self, key: Key, kind: Kind) -> "Ask":
-        """The next request, in either dialect."""
-        dialect = self._random.choice(("openai", "anthropic"))
+    def compose(self, key: Key, kind: Kind, *, dialect: str | None = None) -> "Ask":
+        """The next request, in this dialect or in either."""
+        dialect = dialect or self._random.choice(("openai", "anthropic"))
         max_tokens = kind.max_tokens
         if dialect == "anthropic":
             max_tokens = max_tokens or 25  # the dialect demands one

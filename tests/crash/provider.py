@@ -26,13 +26,17 @@ class Provider:
     async def calls(self) -> list[Fields]:
         """The rows of its ledger, once every call is over as far as it can notice."""
         deadline = asyncio.get_running_loop().time() + NOTICE_TIMEOUT_S
-        async with aiohttp.ClientSession() as session:
-            while True:
-                async with session.get(f"{self.url}/ledger") as response:
-                    rows: list[Fields] = orjson.loads(await response.read())
-                if all(row["finished"] for row in rows) or asyncio.get_running_loop().time() > deadline:
-                    return rows
-                await asyncio.sleep(POLL_S)
+        while True:
+            rows = await self.rows()
+            if all(row["finished"] for row in rows) or asyncio.get_running_loop().time() > deadline:
+                return rows
+            await asyncio.sleep(POLL_S)
+
+    async def rows(self) -> list[Fields]:
+        """The rows as of now."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/ledger") as response:
+            rows: list[Fields] = orjson.loads(await response.read())
+            return rows
 
     async def forget(self) -> None:
         """Begin an empty ledger."""

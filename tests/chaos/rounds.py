@@ -1,0 +1,94 @@
+"""One fault after the other on one site, each followed by rest and judgement."""
+
+import asyncio
+import time
+from collections import Counter
+from functools import partial
+from typing import NamedTuple
+
+from tests.chaos.faults import Fault
+from tests.chaos.site import ORGANISATIONS, SETTLE_S, Site
+from tests.crash.fold import Violation
+from tests.crash.load import Kind
+
+BEFORE_S = 3.0  # of undisturbed load
+AFTER_S = 3.0
+RECOVERY_S = 90.0  # then it has not recovered
+QUICK = Kind(1, "sandbox-tok3", False)
+AGAIN_S = 0.2
+POLL_S = 0.01
+
+# 0: told to stop; 3: no broker at its start; 75: it wants to read the truth from the log; below 0: killed by a fault
+EXITS = (0, 3, 75, -9, -15)
+
+
+class Round(NamedTuple):
+    """What came of one fault. `failed` is by class; `recovery_s` is the time from the end of the fault until every
+    organisation had a success again, None if that never came; `exits` are those of processes, by role and code."""
+
+    fault: str
+    duration_s: float
+    requests: int
+    failed: dict[str, int]
+    violations: list[Violation]
+    recovery_s: float | None
+    exits: dict[str, int]
+    counted: dict[str, int]
+
+
+async def run_round(site: Site, fault: Fault, *, replay: bool = False, settle_s: float = SETTLE_S) -> Round:
+    """Have it happen under load, let everything come to rest, and judge."""
+    name = fault.func.__name__ if isinstance(fault, partial) else fault.__name__
+    first = len(site.traffic.asked)
+    exits = site.exits
+    began = time.monotonic()
+    site.traffic.flow()
+    await asyncio.sleep(BEFORE_S)
+    try:
+        await fault(site)
+    except (TimeoutError, AssertionError) as error:
+        site.blame("fault", name, f"{type(error).__name__}: {error}")
+    over = time.monotonic()
+    recovery_s = await _recovery(site, over)
+    if recovery_s is None:
+        site.blame("recovery", name, f"not every organisation had a success within {RECOVERY_S:g} s")
+    await asyncio.sleep(AFTER_S)
+    await site.traffic.ebb()
+    duration_s = time.monotonic() - began
+    exits = site.exits - exits
+    for (role, code), count in exits.items():
+        if code not in EXITS:
+            site.blame("exit", role, f"ended {count} times with {code}")
+    violations, report = await site.judge(replay=replay, settle_s=settle_s)
+    asked = site.traffic.asked[first:]
+    failures = Counter(failure for each in asked if (failure := each.failure()) is not None)
+    return Round(
+        fault=name,
+        duration_s=duration_s,
+        requests=len(asked),
+        failed=dict(failures.most_common()),
+        violations=violations,
+        recovery_s=recovery_s,
+        exits={f"{role} {code}": count for (role, code), count in sorted(exits.items())},
+        counted=report.counted,
+    )
+
+
+async def _recovery(site: Site, over: float) -> float | None:
+    """Seconds from `over` until each organisation, asking again and again, had a success; None if that never came."""
+    try:
+        async with asyncio.timeout(RECOVERY_S):
+            ends = await asyncio.gather(*(_first_success(site, org) for org in ORGANISATIONS))
+    except TimeoutError:
+        return None
+    return max(ends) - over
+
+
+async def _first_success(site: Site, org: str) -> float:
+    while True:
+        (asked,) = site.ask(QUICK, 1, org=org)
+        while not asked.ended_s:
+            await asyncio.sleep(POLL_S)
+        if asked.ok:
+            return asked.ended_s
+        await asyncio.sleep(AGAIN_S)

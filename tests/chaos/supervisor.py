@@ -1,0 +1,112 @@
+"""A process of the gateway, and the supervisor that starts it again whenever it exits, as an operator's would."""
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import aiohttp
+
+from tests.kafka_broker import DIES_WITH_PARENT, HOST, free_port
+
+RESTART_S = 0.5
+POLL_S = 0.05
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
+
+
+class Supervised:
+    """One role under one name and one port, through all its lives. `exits` are the codes of those that are over."""
+
+    def __init__(self, folder: Path, command: Sequence[str], env: Mapping[str, str], role: str, name: str) -> None:
+        self.role = role
+        self.name = name
+        self.port = free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        self.exits: list[int] = []
+        self.log = folder / f"{name}.log"
+        self._folder = folder
+        self._command = [*command, "serve", "--role", role, "--port", str(self.port), "--instance", name]
+        self._env = env
+        self._broker = ""
+        self._once: Mapping[str, str] = {}
+        self._wanted = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def supervise(self) -> None:
+        """Keep it running while it is wanted; for ever."""
+        while True:
+            await self._wanted.wait()
+            self._launch()
+            assert self._process is not None
+            while (code := self._process.poll()) is None:
+                await asyncio.sleep(POLL_S)
+            self.exits.append(code)
+            self._ended.set()
+            await asyncio.sleep(RESTART_S)
+
+    def start(self, broker: str, once: Mapping[str, str] | None = None) -> None:
+        """Have it run, against this broker; with these variables of the environment in its next life only."""
+        self._broker = broker
+        self._once = once or {}
+        self._wanted.set()
+
+    @property
+    def runs(self) -> bool:
+        """Is it wanted to run?"""
+        return self._wanted.is_set()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the signal to the present life, if there is one."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    async def end(self, number: signal.Signals) -> int:
+        """End the present life by a signal; the supervisor starts the next one. Returns the exit code."""
+        self.send(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Return the exit code of the present life, once it is over."""
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await self._ended.wait()
+        return self.exits[-1] if self.exits else 0
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it, and do not start it again."""
+        self._wanted.clear()
+        return await self.end(number)
+
+    async def ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return when it says that it is ready. Raises `TimeoutError`, with what it wrote last."""
+        try:
+            async with asyncio.timeout(timeout_s), aiohttp.ClientSession() as session:
+                while not await is_ready(session, self.url):
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise TimeoutError(f"{self.name} is not ready: {self.log.read_text()[-1500:]}") from None
+
+    def close(self) -> None:
+        self._wanted.clear()
+        self.send(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def _launch(self) -> None:
+        self._ended.clear()
+        command = [*DIES_WITH_PARENT, *self._command, "--broker", f"kafka://{self._broker}"]
+        env, self._once = {**self._env, **self._once}, {}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self._folder, env=env, stdout=log, stderr=log)
+
+
+async def is_ready(session: aiohttp.ClientSession, url: str) -> bool:
+    """What a balancer asks."""
+    try:
+        async with session.get(f"{url}/readyz", timeout=aiohttp.ClientTimeout(total=1.0)) as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
