@@ -19,7 +19,7 @@ from traceback import format_tb
 import orjson
 
 from tollgate.control import COMMANDS_PARTITION
-from tollgate.errors import OutOfRange, Refusal, TollgateError, Unreadable
+from tollgate.errors import LogError, OutOfRange, Refusal, TollgateError, Unreadable
 from tollgate.events import (
     Attempt,
     AttemptStarted,
@@ -75,6 +75,9 @@ _UNTOLD = Refusal(
 )
 _ABANDONED = Refusal(502, "abandoned", "The process that made the answer ended before it.", type="api_error")
 
+# How the event begins on the log: of all others, bodies of many megabytes among them, nothing more is looked at.
+_CANCELLATION = b'{"type":"cancel_requested.'
+
 Ack = Callable[[], object]
 
 
@@ -92,7 +95,9 @@ class Owner(Writer):
         )
         self._fallback_on = frozenset(world.config.routing.fallback_on)
         self._now_ms = 0  # the log's time: never lower than before
+        self._received = -1  # the newest event of `requests` that was taken
         self._calls: dict[str, Call] = {}
+        self._given_up: dict[str, str] = {}  # open requests that were cancelled while no call of them ran here: why
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._room.set()
@@ -138,6 +143,7 @@ class Owner(Writer):
             self._tell(request, _UNTOLD)
         if self._last is not None:
             await self._last
+        self._received = ledger.decided
         return ledger.decided + 1
 
     def open_request(self, request_id: str) -> OpenRequest | None:
@@ -275,12 +281,30 @@ class Owner(Writer):
 
     async def _beat(self) -> None:
         """Let the next owner know that the calls which were handed over still run; until none does."""
+        listening = asyncio.create_task(self._hear_cancellations())
         while self._calls:
             beat = RunnerBeat(runner=self._world.address, request_ids=tuple(self._calls))
             await self._send("requests", None, beat)
             calls = self._tasks - {asyncio.current_task()}
             if calls:
                 await asyncio.wait(calls, timeout=RUNNER_BEAT_S)
+        listening.cancel()
+        await asyncio.wait((listening,))
+
+    async def _hear_cancellations(self) -> None:
+        """Go on to read `requests` where the owner has stopped, for those whose clients go away; for ever.
+
+        Whoever runs a call listens, owner or not: so a cancellation reaches it while the partition has no owner, too.
+        """
+        try:
+            async for records in self._world.log.follow("requests", {self.partition: self._received + 1}):
+                for record in records:
+                    if record.value is not None and record.value.startswith(_CANCELLATION):
+                        event = decode(record.value)
+                        assert isinstance(event, CancelRequested)
+                        self._cancel(event)
+        except (LogError, Unreadable) as error:
+            log.error("calls of partition %d that were handed over hear no cancellation: %s", self.partition, error)
 
     def interrupt(self, reason: str) -> None:
         """End the calls under way; their clients are told."""
@@ -323,6 +347,7 @@ class Owner(Writer):
         if self._closed:
             return None
         self._now_ms = max(self._now_ms, timestamp_ms)
+        self._received = src
         try:
             event = decode(value)
         except Unreadable as error:
@@ -337,9 +362,7 @@ class Owner(Writer):
                 else:
                     self._decide(event, src, ack)
             case CancelRequested():
-                call = self._calls.get(event.request_id)
-                if call is not None:
-                    call.cancel(event.reason)
+                self._cancel(event)
                 ack()
             case ProbeAnswered():
                 self._succession.answered(event)
@@ -358,6 +381,17 @@ class Owner(Writer):
             case _:
                 self._bury(src, value, f"{type(event).__name__} does not belong on this topic", ack)
         return None
+
+    def _cancel(self, event: CancelRequested) -> None:
+        """Stop the request's call. Where none runs here now, none goes on that is begun later.
+
+        A call that was handed over is stopped by its runner, which listens for itself.
+        """
+        call = self._calls.get(event.request_id)
+        if call is not None:
+            call.cancel(event.reason)
+        elif event.request_id in self.ledger.open:
+            self._given_up[event.request_id] = event.reason
 
     def _can_decide(self, accepted: RequestAccepted) -> bool:
         """Is everything here that the decision needs: room, the control state of its ingress, the key to its body?"""
@@ -524,8 +558,9 @@ class Owner(Writer):
         self._tasks.add(task)
         task.add_done_callback(partial(self._finished, request.request_id))
         self._heard(request.reply_to)
-        if self._world.replies.is_waiting(request.reply_to, request.request_id) is False:
-            call.cancel("the client hung up")
+        given_up = self._given_up.pop(request.request_id, "")
+        if given_up or self._world.replies.is_waiting(request.reply_to, request.request_id) is False:
+            call.cancel(given_up or "the client hung up")
 
     def _finished(self, request_id: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -583,6 +618,7 @@ class Owner(Writer):
 
     def _append_end(self, request: OpenRequest, ending: Ending) -> asyncio.Future[Position]:
         admitted = request.admitted
+        self._given_up.pop(admitted.request.request_id, None)
         lines = [line for attempt in ending.attempts for line in attempt.lines]
         return self._append(
             Ended(

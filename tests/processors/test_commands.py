@@ -6,22 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tollgate.config import load_config
+from tests.processors.support import NOW_MS, make_world
 from tollgate.control import COMMANDS_PARTITION, Control, follow_control
 from tollgate.errors import Fenced
 from tollgate.events import Action, AuditRecorded, CommandIssued, CreateKey, RevokeKey, UpdateKey, decode
 from tollgate.log.embedded import EmbeddedLog
-from tollgate.prices.book import PriceBook
 from tollgate.processors.commands import Commands
-from tollgate.processors.world import World
 from tollgate.replies import LocalReplies, Waiter
-from tollgate.sealed import FolderSeals, Sealer
-from tollgate.secret import Secret
 from tollgate.topics import load_topics
 
 CREATE = CreateKey(key_id="k1", hash="h", name="first", org_id="acme")
-NOW_MS = 1_795_000_000_000
-BOOK = PriceBook.load(None)
 
 
 class Process:
@@ -30,20 +24,8 @@ class Process:
     def __init__(self, log: EmbeddedLog, folder: Path, name: str) -> None:
         self.control = Control()
         self.replies = LocalReplies("ingress-1")
-        self.world = World(
-            log=log,
-            replies=self.replies,
-            control=self.control,
-            sealer=Sealer(Secret("s" * 32), FolderSeals(folder)),
-            config=load_config(None, {}),
-            book=BOOK,
-            transports={},
-            instance=name,
-            address=name,
-            fatal=pytest.fail,
-            draw=lambda: 0.0,
-            now_ms=lambda: NOW_MS,
-            shared=True,
+        self.world = make_world(
+            log, folder, control=self.control, replies=self.replies, instance=name, address=name, shared=True
         )
         self._following: asyncio.Task[None] | None = None
 

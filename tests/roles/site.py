@@ -14,7 +14,12 @@ from typing import Any
 
 import aiohttp
 
+from tollgate.events import OwnerReleased, decode
+from tollgate.log.kafka import KafkaLog
+from tollgate.topics import load_topics
+
 START_S = 40.0
+NOTICED_S = 5.0  # a second, on a machine that has nothing else to do
 COMMAND = [sys.executable, "-c", "from tollgate.app.cli import main; raise SystemExit(main())"]
 GATEWAY = """
 log: {{broker: "kafka://{kafka}"}}
@@ -157,6 +162,45 @@ class Site:
         while len(await self.calls(request_id_or_nothing)) <= more_than:
             assert time.monotonic() < deadline, "the provider was not called"
             await asyncio.sleep(0.05)
+
+    async def finished(self, call_id: str, *, within_s: float = NOTICED_S) -> dict[str, Any]:
+        """The provider's row of the call, once that is over."""
+        deadline = time.monotonic() + within_s
+        while True:
+            [row] = await self.calls(call_id)
+            if row["finished"]:
+                return row
+            assert time.monotonic() < deadline, f"{call_id} goes on"
+            await asyncio.sleep(0.05)
+
+    async def ended(self, ingress: Process, request_id: str) -> dict[str, Any]:
+        """The request's story, once it has an end."""
+        deadline = time.monotonic() + START_S
+        while True:
+            story = await self.story(ingress, request_id)
+            if story["status"] not in ("queued", "running"):
+                return story
+            assert time.monotonic() < deadline, f"{request_id} has no end: {story}"
+            await asyncio.sleep(0.1)
+
+    async def handed_over(self, leaving: Process) -> None:
+        """Return when the journal says that calls of the process go on after its ownership."""
+        log = await KafkaLog.connect(self.kafka, load_topics(), client_id="test", read_only=True)
+        deadline = time.monotonic() + START_S
+        try:
+            while time.monotonic() < deadline:
+                for partition in range(log.partitions("completions")):
+                    async for batch in log.scan("completions", partition, 0):
+                        for record in batch:
+                            event = decode(record.value or b"")
+                            if isinstance(event, OwnerReleased) and any(
+                                f"/{leaving.name}/" in running.runner for running in event.running
+                            ):
+                                return
+                await asyncio.sleep(0.1)
+        finally:
+            await log.close()
+        raise AssertionError(f"{leaving.name} has handed nothing over")
 
     def owner(self, workers: list[Process]) -> Process:
         """The worker that owns the partition of `default`: the one that holds a connection to the provider."""

@@ -71,6 +71,51 @@ async def test_a_worker_that_is_told_to_stop_finishes_its_calls_and_another_book
     assert len(await site.calls(headers["x-request-id"])) == 1
 
 
+async def hang_up(asking: "asyncio.Task[object]") -> None:
+    """Close the connection."""
+    asking.cancel()
+    await asyncio.wait((asking,))
+
+
+async def test_a_client_that_goes_after_its_call_was_handed_over_has_it_cut_and_booked_once(site: Site):
+    ingress, workers = await two_workers(site)
+    before = len(await site.calls())
+    asking = asyncio.create_task(site.ask(ingress, "sandbox-chunks1000-gap100", stream=True))
+    await site.called(more_than=before)
+    leaving = site.owner(workers)
+    leaving.kill(signal.SIGTERM)
+    await site.handed_over(leaving)
+    [call] = [call for call in await site.calls() if not call["finished"]]
+    await hang_up(asking)
+    row = await site.finished(call["call_id"])
+    assert row["outcome"] == "disconnected"
+    assert leaving.ended() == 0  # and does not wait for the end of its drain
+    request_id = call["call_id"].rpartition(".")[0]
+    story = await site.ended(ingress, request_id)
+    assert (story["status"], [attempt["outcome"] for attempt in story["attempts"]]) == ("cancelled", ["cancelled"])
+    assert len(await site.calls(request_id)) == 1
+
+
+async def test_a_client_that_goes_after_a_take_over_has_its_new_call_cut(site: Site):
+    ingress, workers = await two_workers(site)
+    before = len(await site.calls())
+    asking = asyncio.create_task(site.ask(ingress, "sandbox-lat20000"))
+    await site.called(more_than=before)
+    site.owner(workers).kill()
+    await site.called(more_than=before + 1)
+    again = (await site.calls())[-1]["call_id"]
+    request_id = again.rpartition(".")[0]
+    await hang_up(asking)
+    row = await site.finished(again)
+    assert row["outcome"] == "disconnected"
+    story = await site.ended(ingress, request_id)
+    assert (story["status"], [attempt["outcome"] for attempt in story["attempts"]]) == (
+        "cancelled",
+        ["abandoned", "cancelled"],
+    )
+    assert len(await site.calls(request_id)) == 2
+
+
 async def test_a_worker_that_was_frozen_books_nothing_when_it_wakes(site: Site):
     ingress, workers = await two_workers(site)
     before = len(await site.calls())
