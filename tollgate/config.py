@@ -435,7 +435,7 @@ def _provider(name: str, given: ProviderFile, settings: Settings[GatewayFile]) -
 
 def _endpoints(given: ProviderFile, preset: Preset) -> frozenset[EndpointName]:
     said = given.endpoints if given.endpoints is not None else preset.endpoints
-    return SERVED[preset.protocol] if said is None else frozenset(said)
+    return SERVED.get(preset.protocol, frozenset()) if said is None else frozenset(said)
 
 
 def _preset(name: str, given: ProviderFile, wrong: Callable[[str | None, str], ConfigError]) -> Preset:

@@ -69,7 +69,7 @@ _ALL = (
 
 ENDPOINTS: Mapping[str, Endpoint] = {endpoint.path: endpoint for endpoint in _ALL}
 
-# What a provider serves that does not say, by the protocol that it speaks
+# What a provider serves that does not say, by the protocol that it speaks; nothing, where no client speaks it
 SERVED: Mapping[Dialect, frozenset[EndpointName]] = {
     "openai": frozenset({"chat"}),
     "anthropic": frozenset({"messages"}),

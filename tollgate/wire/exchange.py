@@ -21,7 +21,10 @@ from tollgate.wire import (
     Quirks,
     UpstreamRequest,
     anthropic,
+    bedrock,
     fields,
+    mistral,
+    ollama,
     openai,
     responses,
 )
@@ -37,7 +40,12 @@ MAX_HELD_BYTES = 8 << 20  # of a stream: before its content, and from its finish
 
 _BOTH: Mapping[Dialect, Codec] = {"openai": openai, "anthropic": anthropic, "responses": responses}
 _CLIENTS: Mapping[Dialect, ClientCodec] = {**_BOTH}
-_PROVIDERS: Mapping[Dialect, ProviderCodec] = {**_BOTH}
+_PROVIDERS: Mapping[Dialect, ProviderCodec] = {
+    **_BOTH,
+    "bedrock": bedrock,
+    "mistral": mistral,
+    "ollama": ollama,
+}
 _NAMES: Mapping[Dialect, str] = {"openai": "OpenAI", "anthropic": "Anthropic", "responses": "OpenAI Responses"}
 _NO_QUIRKS = Quirks()
 
@@ -62,13 +70,13 @@ def exchange_for(
     `model` is the provider's name for it. `max_output_tokens` is the cap to send, None to leave the client's own.
     `headers` are the client's, names in lower case. Raises what `cannot_carry` returns.
     """
-    provider = _PROVIDERS[protocol]
     if dialect == protocol:
+        both = _BOTH[dialect]
         losses = Losses({})
-        sent = provider.pass_on(body, model=model, max_output_tokens=max_output_tokens, quirks=quirks, losses=losses)
-        request = _request(provider, body, sent, model, provider.request_headers(headers), quirks)
-        return _Passage(_BOTH[dialect], body, sent, request, quirks, losses.names)
-    client = _CLIENTS[dialect]
+        sent = both.pass_on(body, model=model, max_output_tokens=max_output_tokens, quirks=quirks, losses=losses)
+        request = _request(both, body, sent, model, both.request_headers(headers), quirks)
+        return _Passage(both, body, sent, request, quirks, losses.names)
+    client, provider = _CLIENTS[dialect], _PROVIDERS[protocol]
     sent, dropped, names = _translate(
         client, provider, body, model=model, max_output_tokens=max_output_tokens, quirks=quirks
     )

@@ -36,7 +36,15 @@ class _Sign(NamedTuple):
 _CERTAIN = (
     _Sign(
         "quota",
-        frozenset({"insufficient_quota", "billing_error", "billing_hard_limit_reached", "billing_not_active"}),
+        frozenset(
+            {
+                "insufficient_quota",
+                "billing_error",
+                "billing_hard_limit_reached",
+                "billing_not_active",
+                "servicequotaexceededexception",
+            }
+        ),
         ("credit balance is too low",),
     ),
     _Sign(
@@ -62,12 +70,23 @@ _CERTAIN = (
     _Sign("not_found", frozenset({"model_not_found", "not_found_error"})),
     _Sign(
         "auth",
-        frozenset({"invalid_api_key", "authentication_error", "permission_error", "permission_denied"}),
+        frozenset(
+            {
+                "invalid_api_key",
+                "authentication_error",
+                "permission_error",
+                "permission_denied",
+                *("accessdeniedexception", "unrecognizedclientexception", "expiredtokenexception"),
+            }
+        ),
         ("incorrect api key", "invalid api key", "api key not valid"),
     ),
-    _Sign("overloaded", frozenset({"overloaded_error", "engine_overloaded_error"})),
-    _Sign("timeout", frozenset({"timeout_error", "request_timeout"})),
-    _Sign("rate_limit", frozenset({"rate_limit_error", "rate_limit_exceeded"})),
+    _Sign("overloaded", frozenset({"overloaded_error", "engine_overloaded_error", "serviceunavailableexception"})),
+    _Sign("timeout", frozenset({"timeout_error", "request_timeout", "modeltimeoutexception"})),
+    _Sign(
+        "rate_limit",
+        frozenset({"rate_limit_error", "rate_limit_exceeded", "throttlingexception", "modelnotreadyexception"}),
+    ),
 )
 _BLAMES_THE_REQUEST = frozenset({None, 400, 403, 413, 422})
 
@@ -84,7 +103,9 @@ _BY_STATUS = {
     504: "timeout",
     529: "overloaded",
 }
-_OUR_FAULT = frozenset({"invalid_request_error", "bad_request"})  # of an in-band error without status
+_OUR_FAULT = frozenset(
+    {"invalid_request_error", "bad_request", "validationexception"}
+)  # of an in-band error without status
 
 
 def classify(status: int | None, code: str | None, type: str | None, message: str) -> str:

@@ -135,14 +135,6 @@ class ProviderCodec(ProviderWire, Protocol):
         """What the protocol itself wants, beside content type and credentials. Names come in lower case."""
         ...
 
-    def pass_on(self, body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks, losses: Losses) -> Body:
-        """The request of a client of the same dialect, all its fields intact but for model, cap and our own.
-
-        An earlier answer may have come from another protocol: what its translation added, and this provider would
-        refuse, is left out and named in `losses`.
-        """
-        ...
-
     def scope(self, quirks: Quirks) -> Scope:
         """What requests can hold: see `tollgate.wire.scope`."""
         ...
@@ -169,7 +161,15 @@ class ProviderCodec(ProviderWire, Protocol):
 
 
 class Codec(ClientCodec, ProviderCodec, Protocol):
-    """A protocol on both sides."""
+    """A protocol on both sides, whose clients' requests are passed on to its providers."""
+
+    def pass_on(self, body: Body, *, model: str, max_output_tokens: int | None, quirks: Quirks, losses: Losses) -> Body:
+        """The request of a client of the same dialect, all its fields intact but for model, cap and our own.
+
+        An earlier answer may have come from another protocol: what its translation added, and this provider would
+        refuse, is left out and named in `losses`.
+        """
+        ...
 
 
 # Conversations ------------------------------------------------------------------------------------------------------

@@ -40,6 +40,14 @@ _ADAPTIVE = rf"{_NEWEST}|claude-(opus|sonnet)-4[-.]6"
 _THOUGHTLESS = r"claude-(2|instant|3-(opus|sonnet|haiku)|3[-.]5)"
 _FORMATLESS = rf"{_THOUGHTLESS}|claude-3[-.]7|claude-(opus|sonnet)-4(-0|-20\d+|@\d+)?$"
 
+MODEL_RULES = (
+    Rule(models=_NEWEST, lacks=frozenset({"temperature", "top_p", "top_k"})),
+    Rule(models=r"claude-(opus-4[-.][1-6]|sonnet-4[-.][56]|haiku-4[-.]5)", either=(("temperature", "top_p"),)),
+    Rule(models=r"claude", thinking=True, lacks=frozenset({"temperature", "top_p", "top_k"})),
+    Rule(models=_THOUGHTLESS, lacks=frozenset({"thinking"})),
+    Rule(models=_FORMATLESS, lacks=frozenset({"format"})),
+)
+
 _SCOPE = Scope(
     fields=frozenset(
         {
@@ -68,13 +76,7 @@ _SCOPE = Scope(
     origins=frozenset({HOME}),
     ranges={"temperature": (0, 1), "top_p": (0, 1)},
     max_tool_name_chars=128,
-    rules=(
-        Rule(models=_NEWEST, lacks=frozenset({"temperature", "top_p", "top_k"})),
-        Rule(models=r"claude-(opus-4[-.][1-6]|sonnet-4[-.][56]|haiku-4[-.]5)", either=(("temperature", "top_p"),)),
-        Rule(models=r"claude", thinking=True, lacks=frozenset({"temperature", "top_p", "top_k"})),
-        Rule(models=_THOUGHTLESS, lacks=frozenset({"thinking"})),
-        Rule(models=_FORMATLESS, lacks=frozenset({"format"})),
-    ),
+    rules=MODEL_RULES,
 )
 
 
@@ -172,13 +174,13 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
     if format is not None:
         config["format"] = {"type": "json_schema", "schema": format.schema}
     if prompt.thinking is not None:
-        _write_thinking(prompt, prompt.thinking, model, cap, sent, config, losses)
+        write_thinking(prompt, prompt.thinking, model, cap, sent, config, losses)
     if config:
         sent["output_config"] = config
     return {field: value for field, value in sent.items() if value is not None}
 
 
-def _write_thinking(
+def write_thinking(
     prompt: Prompt, thinking: Thinking, model: str, cap: int, sent: Body, config: Body, losses: Losses
 ) -> None:
     """Models from 4.6 on decide for themselves and take an effort; those before want a budget, which must be below the
@@ -275,11 +277,11 @@ def write_block(part: Part) -> Body:
         case _:
             raise NotCarried(part.path)
     if part.cache is not None:
-        block["cache_control"] = {"type": "ephemeral"} | ({"ttl": "1h"} if part.cache.ttl in _LONG else {})
+        block["cache_control"] = {"type": "ephemeral"} | ({"ttl": "1h"} if part.cache.ttl in LONG else {})
     return block
 
 
-_LONG = frozenset({"30m", "1h", "12h", "24h"})  # what five minutes would not cover
+LONG = frozenset({"30m", "1h", "12h", "24h"})  # what five minutes would not cover
 
 
 def _write_source(url: str | None, data: str | None, media_type: str) -> Body:
@@ -310,7 +312,7 @@ def _write_tool(tool: Tool) -> Body:
     if tool.strict is not None:
         written["strict"] = tool.strict
     if tool.cache is not None:
-        written["cache_control"] = {"type": "ephemeral"} | ({"ttl": "1h"} if tool.cache.ttl in _LONG else {})
+        written["cache_control"] = {"type": "ephemeral"} | ({"ttl": "1h"} if tool.cache.ttl in LONG else {})
     return written
 
 

@@ -34,6 +34,7 @@ stream_type = "text/event-stream"
 MAX_STOPS = 4
 MAX_CALL_ID_CHARS = 40
 MAX_USER_CHARS = 64
+_NO_QUIRKS = Quirks()
 _SAMPLING = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"})
 
 _SCOPE = Scope(
@@ -149,10 +150,10 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
         "messages": _write_messages(prompt.turns, quirks),
         quirks.cap_field: cap,
         "stop": list(prompt.stop) or None,
-        "tools": [_write_tool(tool, quirks) for tool in neutral.callable_tools(prompt)] or None,
+        "tools": [write_tool(tool, quirks) for tool in neutral.callable_tools(prompt)] or None,
         "tool_choice": _write_tool_choice(prompt),
         "parallel_tool_calls": prompt.parallel_tool_calls,
-        "response_format": _write_format(prompt.format),
+        "response_format": write_format(prompt.format),
         "n": prompt.n if prompt.n > 1 else None,
         "logprobs": prompt.logprobs or None,
         "top_logprobs": prompt.top_logprobs,
@@ -308,7 +309,7 @@ def _write_cache(cache: Cache | None, quirks: Quirks) -> Body:
     return {quirks.cache_marker: marker | ({"ttl": cache.ttl} if cache.ttl is not None else {})}
 
 
-def _write_tool(tool: Tool, quirks: Quirks) -> Body:
+def write_tool(tool: Tool, quirks: Quirks = _NO_QUIRKS) -> Body:
     function = {
         "name": tool.name,
         "description": tool.description,
@@ -328,7 +329,7 @@ def _write_tool_choice(prompt: Prompt) -> str | Body | None:
     return choice.mode
 
 
-def _write_format(format: Format | None) -> Body | None:
+def write_format(format: Format | None) -> Body | None:
     if format is None:
         return None
     if format.schema is None:
