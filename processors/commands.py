@@ -80,8 +80,9 @@ class Commands:
 
     def _delete_obsolete(self) -> None:
         obsolete = self._world.control.obsolete
-        for _ in range(min(len(obsolete), MAX_DELETED)):
-            deleted = asyncio.ensure_future(self._world.log.append(TOPIC, obsolete.pop(), None, linger=True))
+        for place in sorted(obsolete)[:MAX_DELETED]:
+            obsolete.discard(place)
+            deleted = asyncio.ensure_future(self._world.log.append(TOPIC, place, None, linger=True))
             deleted.add_done_callback(_unless_it_failed)
 
     async def _audit(self, command: CommandIssued, status: int) -> None:

@@ -29,7 +29,7 @@ class Writer:
         self._world = world
         self._flying: deque[_Flight] = deque()  # appends whose place is not yet certain
         self._last: asyncio.Future[Position] | None = None  # the newest of them
-        self._landed_s = 0.0  # when one was last seen to have landed where it should
+        self._certain_s = 0.0  # when the newest record was sent that landed where it should
         self._gap: asyncio.Task[None] | None = None
         self._shifts = 0
         self._copies: set[asyncio.Future[Position]] = set()  # cost lines on their way to `costs`
@@ -42,7 +42,8 @@ class Writer:
 
         The future is done when the record is durable and known to be valid; nothing may follow from it before.
         """
-        flight = _Flight(self.ledger.next_offset, event, asyncio.get_running_loop().create_future())
+        landed: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        flight = _Flight(self.ledger.next_offset, event, landed, self._world.clock_s())
         evolve(self.ledger, flight.expected, event)
         self._flying.append(flight)
         self._last = flight.landed
@@ -69,7 +70,7 @@ class Writer:
                 self._gap.add_done_callback(self._explained)
                 return
             self._flying.popleft()
-            self._landed_s = self._world.clock_s()
+            self._certain_s = flight.sent_s
             self._copy_costs(flight.event, position.offset)
             self._world.counts.durable(flight.event)
             if not flight.landed.done():
@@ -180,12 +181,13 @@ class Writer:
 class _Flight:
     """A record on its way to the journal: where it should land, and what waits for it."""
 
-    __slots__ = ("event", "expected", "landed", "position")
+    __slots__ = ("event", "expected", "landed", "position", "sent_s")
 
-    def __init__(self, expected: int, event: Event, landed: asyncio.Future[Position]) -> None:
+    def __init__(self, expected: int, event: Event, landed: asyncio.Future[Position], sent_s: float) -> None:
         self.expected = expected
         self.event = event
         self.landed = landed
+        self.sent_s = sent_s
         self.position: Position | None = None
 
 

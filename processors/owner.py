@@ -19,7 +19,7 @@ from traceback import format_tb
 import orjson
 
 from tollgate.control import COMMANDS_PARTITION
-from tollgate.errors import LogError, OutOfRange, Refusal, TollgateError, Unreadable
+from tollgate.errors import LogError, OutOfRange, ProviderError, Refusal, TollgateError, Unreadable
 from tollgate.events import (
     Attempt,
     AttemptStarted,
@@ -63,7 +63,7 @@ from tollgate.wire.exchange import WIRES
 log = logging.getLogger(__name__)
 
 MAX_CALLS = 4_000  # of one owner; the events of further requests wait on the log
-CERTAIN_FOR_S = 1.0  # after this without a record that landed, a call waits for one
+CERTAIN_FOR_S = 1.0  # from the sending of a record that has landed; after this, a call waits for another
 INGRESS_PATIENCE_S = 10.0
 SEAL_PATIENCE_S = 2.0  # then the body cannot be opened, and the request fails
 
@@ -103,7 +103,8 @@ class Owner(Writer):
         self._room.set()
         self._succession = Succession(self, world.replies, clock_s=world.clock_s, counts=world.counts)
         self._silent: dict[str, float] = {}  # ingress → when it was last heard of, where it is another process
-        self._released = False
+        self._resuming: set[asyncio.Task[None]] = set()  # calls in the making
+        self._released: asyncio.Future[Position] | None = None  # done when the hand-over is durable
         self._commands: Commands | None = None
 
     # Take-over -----------------------------------------------------------------------------------------------------
@@ -111,7 +112,8 @@ class Owner(Writer):
     async def take_over(self, rows: Iterable[tuple[str, bytes]]) -> int:
         """Become the writer; return the offset of `requests` to go on from.
 
-        The state is the checkpoint and what the journal says after it. What was open is the succession's to settle.
+        The state is the checkpoint and what the journal says after it. What was open is the succession's to settle;
+        `settled` waits until what is known of it already is durable.
         """
         world = self._world
         ledger = self.ledger = from_rows(self.partition, rows)
@@ -131,9 +133,11 @@ class Owner(Writer):
                     self._copy_costs(event, record.offset)
                     if isinstance(event, Ended):
                         ended.append(event.request)
+                    elif isinstance(event, OwnerReleased):  # who lives on sends the last bytes, too
+                        ended.clear()
         if ledger.epoch != took.offset:
             raise TollgateError(f"the journal of partition {self.partition} does not hold what was just appended to it")
-        self._landed_s = self._world.clock_s()
+        self._certain_s = self._world.clock_s()
         world.counts.taken_over += 1
         if self.partition == COMMANDS_PARTITION:
             self._commands = Commands(world, ledger.epoch)
@@ -141,22 +145,28 @@ class Owner(Writer):
         self._succession.begin(ledger.open.values(), ledger.epoch)
         for request in ended if world.shared else ():
             self._tell(request, _UNTOLD)
-        if self._last is not None:
-            await self._last
         self._received = ledger.decided
         return ledger.decided + 1
+
+    async def settled(self) -> None:
+        """Return when what was appended so far is durable."""
+        if self._last is not None:
+            await asyncio.shield(self._last)
 
     def open_request(self, request_id: str) -> OpenRequest | None:
         return self.ledger.open.get(request_id)
 
     def abandon(self, request: OpenRequest) -> None:
         """End a request whose call was lost with its process, at the most that it can have cost."""
+        self._abandon(request, (*request.previous, lost_attempt(request)))
+
+    def _abandon(self, request: OpenRequest, attempts: tuple[Attempt, ...]) -> None:
         ended = self._append_end(
             request,
             Ending(
                 status="abandoned",
                 http_status=502,
-                attempts=(*request.previous, lost_attempt(request)),
+                attempts=attempts,
                 error="abandoned",
                 reason="the gateway was restarted in the middle of the request",
             ),
@@ -192,14 +202,22 @@ class Owner(Writer):
     def resume(self, request: OpenRequest, report: CallReported | None) -> None:
         """Make the next attempt at a request whose client still waits, under the hold that it has.
 
-        Without a report its call was lost: it may have cost its bound, and is made again.
+        Without a report its call was lost: it may have cost its bound, and is made again. The journal says so before
+        anything else is decided: or else a crash would forget what was reported, as the next owner reads on behind it.
         """
-        self._keep(asyncio.get_running_loop().create_task(self._resume(request, report)))
+        previous = lost_attempt(request) if report is None else report.attempts[-1]
+        choice = request.choice if report is None or report.choice is None else report.choice
+        started = self._append(self._attempt_started(request, request.attempt + 1, choice, previous))
+        resuming = asyncio.get_running_loop().create_task(self._resume(request, started))
+        self._resuming.add(resuming)
+        resuming.add_done_callback(self._resuming.discard)
+        self._keep(resuming)
 
-    async def _resume(self, request: OpenRequest, report: CallReported | None) -> None:
+    async def _resume(self, request: OpenRequest, started: asyncio.Future[Position]) -> None:
         received = time.perf_counter()
         admitted = request.admitted
         facts = admitted.request
+        await asyncio.shield(started)
         accepted = await self._accepted(admitted.src)
         try:
             if accepted is None:
@@ -207,12 +225,7 @@ class Owner(Writer):
             body = self._body(accepted)
         except (SealError, orjson.JSONDecodeError) as error:
             log.error("request %s cannot be attempted again: %s", facts.request_id, error)
-            self.abandon(request)
-            return
-        attempts = (*request.previous, lost_attempt(request)) if report is None else report.attempts
-        choice = request.choice if report is None or report.choice is None else report.choice
-        number = request.attempt + 1
-        if not await self.start_attempt(request, number, choice, attempts):
+            self._abandon(request, request.previous)  # the attempt that was to be made now was never called
             return
         self._start_call(
             Job(
@@ -224,9 +237,9 @@ class Owner(Writer):
                 seal=accepted.seal,
                 reply_headers=(),
                 reason="resumed",
-                attempt=number,
-                choice=choice,
-                previous=attempts,
+                attempt=request.attempt,
+                choice=request.choice,
+                previous=request.previous,
                 priced_ms=self._now_ms,
                 received=received,
             )
@@ -263,17 +276,20 @@ class Owner(Writer):
     async def release(self) -> None:
         """Hand over: decide nothing more, say which calls run on here, and let them run.
 
-        Their outcomes go to `requests` as events, for the next owner to book.
+        Their outcomes go to `requests` as events, for the next owner to book. Whoever was replaced long ago has nothing
+        to hand over: the gap before this record ends the process.
         """
         self._closed = True
         self._succession.end()
+        if self._resuming:  # they become calls first, or else nobody would know of them
+            await asyncio.wait(self._resuming)
         await self._landed_so_far()
-        self._released = True
         running = tuple(
             Running(request_id=request_id, attempt=call.attempt, runner=self._world.address)
             for request_id, call in self._calls.items()
         )
-        await self._send("completions", None, OwnerReleased(epoch=self.ledger.epoch, running=running))
+        self._released = self._append(OwnerReleased(epoch=self.ledger.epoch, running=running))
+        await asyncio.shield(self._released)
         self._world.counts.released += 1
         self._world.counts.calls_released += len(running)
         if running:
@@ -573,40 +589,55 @@ class Owner(Writer):
     # The books: what calls ask for ------------------------------------------------------------------------------------
 
     async def may_call(self) -> None:
-        """Return when this process is certain to have owned the partition a moment ago.
+        """Return when this process certainly owned the partition less than a second ago, or handed the call over then.
 
-        After a long halt of the process somebody else may own it: then the beat does not land where it should.
+        Certain is when a record was sent that has landed where it should, not when that was heard: after a halt of the
+        process an acknowledgement is as old as the halt, and somebody else may own the partition. Then the beat
+        does not land where it should. Raises `ProviderError` when a call that was handed over may be given up already.
         """
-        if self._world.shared and self._world.clock_s() - self._landed_s > CERTAIN_FOR_S and not self._released:
-            await asyncio.shield(self._append(OwnerBeat(epoch=self.ledger.epoch)))
+        if not self._world.shared:
+            return
+        while not self._is_certain():
+            if self._released is not None and self._released.done():
+                raise ProviderError("connection", "the process was halted before the call could be made")
+            await asyncio.shield(self._released or self._append(OwnerBeat(epoch=self.ledger.epoch)))
+
+    def _is_certain(self) -> bool:
+        """Does the newest record that has landed, or that of the hand-over, say so?"""
+        landed = self._released is None or self._released.done()
+        return landed and self._world.clock_s() - self._certain_s <= CERTAIN_FOR_S
 
     async def start_attempt(
         self, request: OpenRequest, attempt: int, choice: int, attempts: tuple[Attempt, ...]
     ) -> bool:
-        facts = request.admitted.request
-        if self._released:
+        if self._released is not None:
+            facts = request.admitted.request
             due = CallReported(
                 request_id=facts.request_id,
                 org_id=facts.org_id,
                 runner=self._world.address,
                 attempts=attempts,
+                attempt=request.attempt,
                 choice=choice,
             )
             await self._send("requests", None, due)
             return False
-        started = AttemptStarted(
+        await asyncio.shield(self._append(self._attempt_started(request, attempt, choice, attempts[-1])))
+        return True
+
+    def _attempt_started(self, request: OpenRequest, attempt: int, choice: int, previous: Attempt) -> AttemptStarted:
+        facts = request.admitted.request
+        return AttemptStarted(
             epoch=self.ledger.epoch,
             request_id=facts.request_id,
             org_id=facts.org_id,
             attempt=attempt,
-            previous=attempts[-1],
+            previous=previous,
             choice=choice,
         )
-        await asyncio.shield(self._append(started))
-        return True
 
     async def end(self, request: OpenRequest, ending: Ending, last: Reply) -> bool:
-        if self._released:
+        if self._released is not None:
             report = report_of(request, ending, last, runner=self._world.address, sealer=self._world.sealer)
             await self._send("requests", None, report)
             return False

@@ -37,7 +37,8 @@ class Partitions:
         """Become the writer of the partition; return the offset of `requests` to go on from."""
         owner = Owner(partition, self._world)
         offset = await owner.take_over(self._take_rows(partition).items())
-        self._owners[partition] = owner
+        self._owners[partition] = owner  # from here on it can be given up
+        await owner.settled()
         return offset
 
     async def give_up(self, partitions: set[int]) -> None:

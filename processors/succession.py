@@ -77,12 +77,17 @@ class Succession:
                 self._elsewhere[request_id] = self._clock_s()
 
     def reported(self, event: CallReported) -> None:
-        """The runner has told how its call went. What was given up in the meantime stays as it was booked."""
-        if self._elsewhere.pop(event.request_id, None) is None:
-            return
+        """The runner has told how its call went. What was given up in the meantime stays as it was booked.
+
+        A report may come again when it has been booked, and the request been handed over once more: it must be of the
+        call that is waited for.
+        """
         request = self._heir.open_request(event.request_id)
-        if request is None or request.runner != event.runner:
+        if event.request_id not in self._elsewhere or request is None:
             return
+        if request.runner != event.runner or event.attempt not in (0, request.attempt):
+            return
+        del self._elsewhere[event.request_id]
         if event.choice is None:
             self._heir.book(request, event)
         else:

@@ -59,3 +59,33 @@ async def test_what_is_meant_for_a_former_life_reaches_nobody():
     assert waiter.taken == 0
     assert replies.is_waiting("former", "r") is False
     assert replies.is_waiting("a", "r") is True
+
+
+async def test_the_question_of_an_owner_that_was_replaced_changes_nothing():
+    replies = LocalReplies("a")
+    waiter = replies.open("r")
+    assert replies.probe("a", "r", org_id="o", epoch=2) is True
+    replies.send("a", reply(0, epoch=2))
+    assert replies.probe("a", "r", org_id="o", epoch=1) is False
+    assert replies.probe("a", "r", org_id="o", epoch=2) is False  # delivered twice: the answer is this owner's own
+    replies.send("a", reply(1, epoch=2, body=b"!"))
+    assert [(await waiter.get()).body, (await waiter.get()).body] == [b"x", b"!"]
+
+
+async def test_a_client_with_a_part_of_an_answer_is_told_when_a_new_owner_asks():
+    replies = LocalReplies("a")
+    waiter = replies.open("r")
+    replies.send("a", reply(0, epoch=1))
+    assert replies.probe("a", "r", org_id="o", epoch=2) is False
+    with pytest.raises(Refusal, match="ended within it"):
+        await waiter.get()
+
+
+async def test_what_comes_after_the_last_reply_is_for_nobody():
+    """A client that has not read it yet must not be told that it is lost."""
+    replies = LocalReplies("a")
+    waiter = replies.open("r")
+    replies.send("a", Reply(request_id="r", epoch=1, attempt=1, seq=0, body=b"all", last=True))
+    replies.send("a", reply(0, epoch=2))
+    assert replies.probe("a", "r", org_id="o", epoch=3) is False
+    assert (await waiter.get()).body == b"all"

@@ -173,14 +173,16 @@ class RunnerBeat(_Event, frozen=True, tag="runner_beat.1"):
 class CallReported(_Event, frozen=True, tag="call_reported.1"):
     """A call that outlived its owner is over; the present owner books it.
 
-    `choice` is set when the attempt failed and `plan[choice]` is due. Else the request ends with the rest, and with the
-    last reply, whose body is sealed under `seal`.
+    `attempt` is the one that was handed over; 0 in reports that were written before it was said. `choice` is set when
+    it failed and `plan[choice]` is due. Else the request ends with the rest, and with the last reply, whose body is
+    sealed under `seal`.
     """
 
     request_id: str
     org_id: str
     runner: str
     attempts: tuple[Attempt, ...]
+    attempt: int = 0
     choice: int | None = None
     status: Status = "completed"
     http_status: int = 200

@@ -56,7 +56,7 @@ class Mailbox(Protocol):
         """Does the client still wait, with nothing delivered? From now on, replies of older epochs are dropped.
 
         None: its ingress was asked, and answers with `ProbeAnswered`. A client that was given a part of an answer
-        already is told that the rest will not come.
+        already is told that the rest will not come. The probe of an owner that was itself replaced changes nothing.
         """
         ...
 
@@ -157,7 +157,7 @@ class LocalReplies:
                 self.dropped["stale"] += 1
             case "lost":
                 self.dropped["lost"] += 1
-                waiter.give_up(Refusal(502, "answer_lost", "A part of the answer was lost.", type="api_error"))
+                waiter.give_up(Refusal(502, "answer_lost", "The answer was lost, or a part of it.", type="api_error"))
 
     def waiter(self, request_id: str) -> Waiter | None:
         """Whoever waits for the request in this process."""
@@ -168,14 +168,13 @@ class LocalReplies:
 
     def probe(self, address: str, request_id: str, *, org_id: str, epoch: int) -> bool | None:
         waiter = self._waiters.get(request_id)
-        if waiter is None or address != self.address:
+        if waiter is None or address != self.address or waiter.complete or epoch < waiter.epoch:
             return False
-        if waiter.taken:
+        if waiter.taken and epoch > waiter.epoch:
             waiter.give_up(
                 Refusal(
                     502, "answer_interrupted", "The process that made the answer ended within it.", type="api_error"
                 )
             )
-            return False
-        waiter.epoch = max(waiter.epoch, epoch)
-        return True
+        waiter.epoch = epoch
+        return not waiter.taken

@@ -35,7 +35,7 @@ class Client:
     hung_up: bool = False
     status: int | None = None
     pieces: list[bytes] = field(default_factory=list)
-    told: str = ""  # the ingress's own error: it does not get the answer, or not as a whole
+    told: str = ""  # why it does not get the answer, or not as a whole: the ingress's own error, or a new owner's
     told_s: float = 0.0  # when that was, or the end of the answer
     done: bool = False  # the connection was ended in order: it has the whole answer, or an error
 

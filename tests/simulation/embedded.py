@@ -28,7 +28,7 @@ class EmbeddedSimulation(Simulation):
             self.loop.outside_later(delay_s, self._start_again)
 
     def _start_again(self) -> None:
-        if self.storm and not any(gateway.alive for gateway in self.gateways):
+        if self.supervised and not any(gateway.alive for gateway in self.gateways):
             self._start()
 
     def fronts(self) -> list[Front]:
@@ -78,6 +78,7 @@ class EmbeddedSimulation(Simulation):
         self.loop.outside_later(size * 5, present.kill, "SIGKILL, at last")
 
     async def come_to_rest(self) -> None:
+        self.supervised = False
         await self.silence(self.gateways, "the end of the run")
         last = self._start()
         await self.until(lambda: last.processing.idle and not last.log.flying, last, what="rest")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.life import Life
 
 _REGISTRY = CollectorRegistry()
+OWNER_GONE = b"The process that made the answer ended"  # says a new owner where there is no answer to be sent
 
 
 class Front:
@@ -130,6 +131,8 @@ class Connection:
         if client.hung_up:
             return
         client.pieces.append(body)
+        if OWNER_GONE in body:
+            client.told = "its owner is gone"
         client.done = not more
         self._front.saw(client)
         if client.has_enough and not client.done:

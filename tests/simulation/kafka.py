@@ -49,7 +49,7 @@ class KafkaSimulation(Simulation):
         self.loop.outside_later(delay_s, self._start_again, life.slot)
 
     def _start_again(self, slot: str) -> None:
-        if self.storm and not self._present[slot].alive:
+        if self.supervised and not self._present[slot].alive:
             self._start(slot)
 
     def _start(self, slot: str) -> Life:
@@ -131,11 +131,10 @@ class KafkaSimulation(Simulation):
 
     async def come_to_rest(self) -> None:
         for life in self.lives:
+            life.crash_at = life.halt_at = None
             life.go_on()
             if isinstance(life, Worker):
                 life.cut_off = False
-        if not any(worker.alive for worker in self.workers):
-            self._start("worker-0")
         await self.until(self._idle, what="rest")
         await asyncio.sleep(SETTLE_S)
         await self.until(self._idle, what="rest")
@@ -143,22 +142,24 @@ class KafkaSimulation(Simulation):
         assert holder is not None and holder.processing.owner is not None
         checker.at_rest(self, holder, holder.processing.owner)
         self.succession.at_rest()
-        await self.silence(self.ingresses, "the end of the run")
-        await holder.work(holder.processing.partitions.checkpoint)
-        await self.deliver_again(holder.processing)
-        await self.silence(self.lives, "rested")
-        await self._recover()
+        self.supervised = False
+        await self.silence(self.lives, "the end of the run")
+        last = await self._recover()
+        await last.work(last.processing.partitions.checkpoint)
+        await self.deliver_again(last.processing)
+        last.kill("rested")
+        (await self._recover()).kill("seen")
         self.lose_rows()
-        await self._recover()
+        (await self._recover()).kill("seen")
 
     def _idle(self) -> bool:
         holder = self.group.holder
         flying = any(life.log.flying for life in self.workers if life.alive)
         return holder is not None and holder.processing.idle and not flying
 
-    async def _recover(self) -> None:
+    async def _recover(self) -> Worker:
         """What the next life finds is compared when it has taken over."""
         worker = self._start("worker-0")
         assert isinstance(worker, Worker)
         await self.until(lambda: worker.processing.owner is not None, worker, what="a take-over")
-        worker.kill("seen")
+        return worker

@@ -22,6 +22,7 @@ class Processing:
         self.position = 0  # the next offset of `requests` that is read
         self.owner: Owner | None = None
         self.checkpointing = False
+        self._has_owner = asyncio.Event()
         self._life = life
         self._simulation = simulation = life.simulation
         self._chance: Random = simulation.chance(f"processing/{life.name}")
@@ -64,6 +65,7 @@ class Processing:
         """Take the partition over, and handle its events, for ever."""
         self.position = await self.partitions.take_over(PARTITION)
         self.owner = next(iter(self.partitions.owners))
+        self._has_owner.set()
         self._simulation.taken_over(self._life, self.owner, self.position)
         await self._consume()
 
@@ -87,6 +89,7 @@ class Processing:
     async def give_up(self) -> None:
         """The partition is somebody else's from now on."""
         self.owner = None
+        self._has_owner.clear()
         await self.partitions.give_up({PARTITION})
 
     def send_back(self, position: int) -> None:
@@ -98,6 +101,8 @@ class Processing:
         """For ever, as `Partitions.checkpoint_often` does at one pace."""
         while True:
             await asyncio.sleep((0.5 + self._chance.random()) * self._simulation.knobs.checkpoint_s)
+            if self.owner is None:
+                await self._has_owner.wait()
             self.checkpointing = True
             for owner in self.partitions.owners:
                 owner.cancel_for_the_silent()

@@ -141,6 +141,7 @@ def kafka_scenario(seed: str) -> tuple[Scenario, Cluster]:
         manners=chance.choice((knobs.manners, SLOW, SLOWER)),
         timeout_s=chance.choice((3.0, 40.0)),
         restart_s=chance.choice((0.1, 1.0, 10.0)),
+        checkpoint_s=chance.choice((1.0, 2.0)),
         failpoints=chance.choice((0.0, 0.2, 0.5)),
     )
     return _scenario(chance, knobs, KAFKA_FAULTS, most_clients=25), cluster

@@ -85,7 +85,8 @@ class Simulation:
         self.violations: list[Violation] = []
         self.steps: list[Step] = []
         self.passed: set[str] = set()
-        self.storm = True
+        self.storm = True  # things go wrong by themselves
+        self.supervised = True  # what has died is started again
         self._of_process: dict[Process, Life] = {}
         self._jumped_ms = 0
         self.providers = {
@@ -130,7 +131,7 @@ class Simulation:
         raise NotImplementedError
 
     def died(self, life: Life) -> None:
-        """A process has died, and faults go on: what comes in its place?"""
+        """A process has died: what comes in its place?"""
         raise NotImplementedError
 
     async def break_something(self, fault: Fault) -> None:
@@ -224,7 +225,7 @@ class Simulation:
             life.crash_at = chance.choice(deaths), int(chance.expovariate(0.3))
         self.lives.append(life)
         self._of_process[life.process] = life
-        life.process.at_death(lambda: self.storm and self.died(life))
+        life.process.at_death(lambda: self.supervised and self.died(life))
         self.says("world", f"starts {life.name}" + (f" {life.crash_at}" if life.crash_at else ""))
 
     # The run ----------------------------------------------------------------------------------------------------------
