@@ -29,7 +29,7 @@ EXTRAS = Extras(
 TEXT = "The quick brown fox jumps over the lazy dog. " * 12
 CHUNKS = 1000
 
-DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic")
+DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic", "gemini")
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="how long each figure is measured")
     seconds = parser.parse_args().seconds
     for dialect in DIALECTS:
-        body = request(stream=False)
+        body = request(dialect, stream=False)
         print(f"ask {dialect:9}  {microseconds(lambda d=dialect, b=body: WIRES[d].ask(b), seconds):6.1f} µs")
     print(f"\n{'client':9}  {'provider':9}  {'unary':>9}  {'chunk':>9}  {'ends of a stream':>16}")
     for dialect in DIALECTS:
@@ -60,7 +60,10 @@ def microseconds(run: Callable[[], object], seconds: float) -> float:
     return best * 1e6
 
 
-def request(*, stream: bool) -> Body:
+def request(dialect: Dialect, *, stream: bool) -> Body:
+    if dialect == "gemini":
+        contents = [{"role": "user", "parts": [{"text": TEXT}]}]
+        return {"model": "m", "stream": stream, "contents": contents, "generationConfig": {"maxOutputTokens": 256}}
     return {"model": "m", "max_tokens": 256, "stream": stream, "messages": [{"role": "user", "content": TEXT}]}
 
 
@@ -68,7 +71,7 @@ def start(dialect: Dialect, protocol: Dialect, *, stream: bool) -> Exchange:
     return exchange_for(
         dialect,
         protocol,
-        request(stream=stream),
+        request(dialect, stream=stream),
         request_id=REQUEST_ID,
         model="mock",
         max_output_tokens=256,
@@ -116,6 +119,25 @@ def _anthropic_event(payload: Body) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), orjson.dumps(payload))
 
 
+def _gemini_chunk(text: str, **more: str) -> bytes:
+    candidate = {"content": {"parts": [{"text": text}], "role": "model"}, **more, "index": 0}
+    return b"data: %b\n\n" % orjson.dumps(_gemini_answer(candidate))
+
+
+def _gemini_answer(candidate: Body) -> Body:
+    return {
+        "candidates": [candidate],
+        "usageMetadata": {
+            "promptTokenCount": 120,
+            "candidatesTokenCount": 110,
+            "totalTokenCount": 230,
+            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 120}],
+        },
+        "modelVersion": "gemini-2.5-flash",
+        "responseId": "mSEXaseKG-P51PIPwv66qQs",
+    }
+
+
 _OPENAI_USAGE = {"prompt_tokens": 120, "completion_tokens": 110, "total_tokens": 230}
 _ANTHROPIC_USAGE = {"input_tokens": 120, "output_tokens": 110}
 
@@ -150,6 +172,11 @@ UNARY: dict[Dialect, bytes] = {
             "usage": _ANTHROPIC_USAGE,
         }
     ),
+    "gemini": orjson.dumps(
+        _gemini_answer(
+            {"content": {"parts": [{"text": TEXT}], "role": "model"}, "finishReason": "STOP", "index": 0},
+        )
+    ),
 }
 
 STREAM: dict[Dialect, tuple[bytes, bytes, bytes]] = {
@@ -177,6 +204,7 @@ STREAM: dict[Dialect, tuple[bytes, bytes, bytes]] = {
         )
         + _anthropic_event({"type": "message_stop"}),
     ),
+    "gemini": (b"", _gemini_chunk(" jumps"), _gemini_chunk("", finishReason="STOP")),
 }
 
 

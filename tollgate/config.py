@@ -205,7 +205,8 @@ class ProviderFile(_Section, frozen=True, kw_only=True):
         str | None,
         Meta(
             description="Where its API lies. Default: that of the preset, or the protocol's own, "
-            "such as `https://api.openai.com/v1`."
+            "such as `https://api.openai.com/v1`. Vertex AI speaks `gemini` at `https://REGION-aiplatform.googleapis.com/"
+            "v1/projects/PROJECT/locations/REGION/publishers/google`."
         ),
     ] = None
     api_key: Annotated[

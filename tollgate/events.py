@@ -15,7 +15,7 @@ import msgspec
 
 from tollgate.errors import Unreadable
 
-Dialect = Literal["openai", "anthropic", "responses", "bedrock", "mistral", "ollama"]
+Dialect = Literal["openai", "anthropic", "responses", "gemini", "bedrock", "mistral", "ollama"]
 CostSource = Literal["provider_reported", "computed", "estimated", "unpriced"]
 UsageSource = Literal["provider", "estimated", "missing"]
 Outcome = Literal["ok", "error", "cut", "cancelled", "abandoned"]

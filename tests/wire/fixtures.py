@@ -1,10 +1,11 @@
-"""Answers of both protocols, written by hand after the providers' documentation, and how the tests run them."""
+"""Answers of all protocols, written by hand after the providers' documentation, and how the tests run them."""
 
 from typing import Any
 
 import orjson
 
 from tests.wire import fixtures_responses
+from tests.wire.fixtures_gemini import GEMINI_ONLY_STREAMS, GEMINI_STREAMS, GEMINI_UNARY
 from tollgate.errors import ProviderError
 from tollgate.events import Dialect
 from tollgate.wire import Exchange, Extras
@@ -33,7 +34,7 @@ ADDED = {
     },
 }
 
-DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic", "responses")
+DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic", "responses", "gemini")
 
 
 # OpenAI -------------------------------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ OPENAI_STREAMS: dict[str, bytes] = {
     "usage where Groq has it": ROLE + HELLO + chunk({}, "stop", x_groq={"id": "r", "usage": OPENAI_USAGE}) + DONE,
 }
 # What servers send although the SDK's types do not know it; passed on, it stays so
-INVALID_STREAMS = frozenset({"calls whole and without index", "list of content"})
+INVALID_STREAMS = frozenset({"calls whole and without index", "list of content", "numbers for words"})
 OPENAI_ONLY_STREAMS: dict[str, bytes] = {  # what the middle does not hold
     "an unknown field": chunk({"role": "assistant"}) + chunk({"x_new": {"deep": [1, 2.50]}}) + STOP + USAGE + DONE,
 }
@@ -364,25 +365,36 @@ ANTHROPIC_UNARY: dict[str, Any] = {
     "usage": ANTHROPIC_USAGE,
 }
 
+
+# All of them ----------------------------------------------------------------------------------------------------------
+
 STREAMS: dict[Dialect, dict[str, bytes]] = {
     "openai": OPENAI_STREAMS | OPENAI_ONLY_STREAMS,
     "anthropic": ANTHROPIC_STREAMS | ANTHROPIC_ONLY_STREAMS,
     "responses": fixtures_responses.STREAMS | fixtures_responses.ONLY_STREAMS,
+    "gemini": GEMINI_STREAMS | GEMINI_ONLY_STREAMS,
 }
 TOLD_STREAMS: dict[Dialect, dict[str, bytes]] = {
     "openai": OPENAI_STREAMS,
     "anthropic": ANTHROPIC_STREAMS,
     "responses": fixtures_responses.STREAMS,
+    "gemini": GEMINI_STREAMS,
 }
 UNARY: dict[Dialect, dict[str, Any]] = {
     "openai": OPENAI_UNARY,
     "anthropic": ANTHROPIC_UNARY,
     "responses": fixtures_responses.UNARY,
+    "gemini": GEMINI_UNARY,
 }
 REQUESTS: dict[Dialect, dict[str, Any]] = {
     "openai": {"model": "mock", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]},
     "anthropic": {"model": "mock", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]},
     "responses": {"model": "mock", "max_output_tokens": 64, "input": "Hi"},
+    "gemini": {
+        "model": "mock",
+        "contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
+        "generationConfig": {"maxOutputTokens": 64},
+    },
 }
 
 
@@ -390,9 +402,14 @@ REQUESTS: dict[Dialect, dict[str, Any]] = {
 
 
 def start(client: Dialect, provider: Dialect, **fields: Any) -> Exchange:
-    body = {**REQUESTS[client], **fields}
     return exchange_for(
-        client, provider, body, request_id=REQUEST_ID, model="mock-gpt", max_output_tokens=64, headers={}
+        client,
+        provider,
+        {**REQUESTS[client], **fields},
+        request_id=REQUEST_ID,
+        model="mock-gpt",
+        max_output_tokens=64,
+        headers={},
     )
 
 
@@ -420,6 +437,13 @@ def events(out: bytes) -> list[Event]:
 def payloads(out: bytes) -> list[Any]:
     """What the events say, without comments and `[DONE]`."""
     return [orjson.loads(event.data) for event in events(out) if event.data not in (b"", b"[DONE]")]
+
+
+def came(whole: bytes) -> list[Any]:
+    """What a provider has said in a stream, of which the last blank line may be missing, or which may be an array."""
+    found = orjson.loads(whole) if whole.lstrip().startswith(b"[") else payloads(whole.rstrip(b"\r\n") + b"\n\n")
+    assert isinstance(found, list)
+    return found
 
 
 def by_event(whole: bytes) -> list[bytes]:

@@ -31,7 +31,7 @@ class Recording(NamedTuple):
 
     @property
     def is_stream(self) -> bool:
-        return self.body.lstrip().startswith((b"data:", b"event:", b":"))
+        return self.body.lstrip().startswith((b"data:", b"event:", b":", b"["))  # an array is Google's other form
 
 
 def exists() -> bool:
@@ -53,6 +53,12 @@ def recordings(name: str) -> Iterator[Recording]:
                 model=row.get("model") or "",
                 edge=frozenset(row.get("edge") or ()),
             )
+
+
+def usage_oracle() -> Iterator[dict[str, Any]]:
+    """Blocks of usage (`body`), with what genai-prices extracts from each (`extracted`)."""
+    for line in (FOLDER / "usage_oracle.genai-prices.jsonl").read_bytes().splitlines():
+        yield orjson.loads(line)
 
 
 class Table:

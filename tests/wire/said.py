@@ -107,7 +107,32 @@ def responses_said(payloads: list[Any]) -> Said:
     return Said(text, thoughts, tuple(calls))
 
 
-SAID = {"openai": openai_said, "anthropic": anthropic_said, "responses": responses_said}
+def gemini_said(payloads: list[Any]) -> Said:
+    """Of an answer, or of all chunks of one."""
+    parts = [
+        part
+        for payload in payloads
+        for candidate in payload.get("candidates") or []
+        if not candidate.get("index")
+        for part in (candidate.get("content") or {}).get("parts") or []
+    ]
+    return Said(
+        "".join(part.get("text") or "" for part in parts if not part.get("thought")),
+        "".join(part.get("text") or "" for part in parts if part.get("thought")),
+        tuple(
+            (part["functionCall"]["name"], part["functionCall"].get("args") or {})
+            for part in parts
+            if "functionCall" in part
+        ),
+    )
+
+
+SAID = {
+    "openai": openai_said,
+    "anthropic": anthropic_said,
+    "responses": responses_said,
+    "gemini": gemini_said,
+}
 
 
 def _json(arguments: str) -> Any:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.fixtures import DIALECTS, REQUEST_ID
-from tollgate.errors import ERROR_CLASSES, ProviderError
+from tollgate.errors import ERROR_CLASSES, ProviderError, Refusal
 from tollgate.wire import failures, upstream_url
 from tollgate.wire.exchange import WIRES
 from tollgate.wire.failures import inband_error, provider_error, refusal_of
@@ -14,6 +14,15 @@ from tollgate.wire.failures import inband_error, provider_error, refusal_of
 
 def openai(message="No.", type="invalid_request_error", code=None, param=None):
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+def google(code, status, message="No.", **details):
+    found = [{"@type": f"type.googleapis.com/google.rpc.{name}", **detail} for name, detail in details.items()]
+    return {"error": {"code": code, "message": message, "status": status, "details": found}}
+
+
+def violation(quota_id, **more):
+    return {"violations": [{"quotaId": quota_id, **more}]}
 
 
 def anthropic(type, message="No."):
@@ -76,6 +85,31 @@ def anthropic(type, message="No."):
         (500, anthropic("overloaded_error"), "overloaded"),
         (504, anthropic("timeout_error"), "timeout"),
         (529, anthropic("overloaded_error"), "overloaded"),
+        # Google
+        (400, google(400, "INVALID_ARGUMENT", "Invalid value at 'contents'"), "bad_request"),
+        (400, google(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."), "auth"),
+        (400, google(400, "INVALID_ARGUMENT", "API key expired.", ErrorInfo={"reason": "API_KEY_INVALID"}), "auth"),
+        (400, google(400, "FAILED_PRECONDITION", "User location is not supported for the API use."), "auth"),
+        (
+            400,
+            google(
+                400, "INVALID_ARGUMENT", "The input token count (9) exceeds the maximum number of tokens allowed (8)."
+            ),
+            "context_window",
+        ),
+        (401, google(401, "UNAUTHENTICATED", ErrorInfo={"reason": "ACCESS_TOKEN_EXPIRED"}), "auth"),
+        (403, google(403, "PERMISSION_DENIED", ErrorInfo={"reason": "SERVICE_DISABLED"}), "auth"),
+        (403, google(403, "PERMISSION_DENIED", ErrorInfo={"reason": "BILLING_DISABLED"}), "quota"),
+        (404, google(404, "NOT_FOUND", "models/x is not found for API version v1beta"), "not_found"),
+        (429, google(429, "RESOURCE_EXHAUSTED", "Resource exhausted. Please try again later."), "rate_limit"),
+        (429, google(429, "RESOURCE_EXHAUSTED", QuotaFailure=violation("RequestsPerMinutePerProject")), "rate_limit"),
+        (429, google(429, "RESOURCE_EXHAUSTED", QuotaFailure=violation("RequestsPerDayPerProject")), "quota"),
+        (429, google(429, "RESOURCE_EXHAUSTED", QuotaFailure=violation("PerMinute", quotaValue="0")), "quota"),
+        (429, google(429, "RESOURCE_EXHAUSTED", QuotaFailure={"violations": "x"}), "rate_limit"),
+        (429, [google(429, "RESOURCE_EXHAUSTED")], "rate_limit"),
+        (500, google(500, "INTERNAL"), "server_error"),
+        (503, google(503, "UNAVAILABLE", "The model is overloaded."), "overloaded"),
+        (504, google(504, "DEADLINE_EXCEEDED"), "timeout"),
     ],
 )
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -102,6 +136,8 @@ def test_a_failure_is_classified(dialect, status, body, error_class):
             "bad_request",
             400,
         ),
+        (google(429, "RESOURCE_EXHAUSTED"), "rate_limit", 429),
+        (google(503, "UNAVAILABLE"), "overloaded", 503),
         ({"error": "something broke"}, "server_error", None),
         ({"error": True}, "server_error", None),
         (None, "server_error", None),
@@ -243,7 +279,7 @@ def test_a_client_is_never_told_to_sleep_for_long(error, headers):
 def test_every_refusal_has_a_body_in_every_dialect(dialect, error_class):
     body = orjson.loads(WIRES[dialect].error_body(refusal_of(ProviderError(error_class, "x")), REQUEST_ID))
 
-    assert body["error"]["message"] and body["error"]["type"]
+    assert body["error"]["message"] and (body["error"].get("type") or body["error"]["status"])
 
 
 @pytest.mark.parametrize(
@@ -260,3 +296,40 @@ def test_every_refusal_has_a_body_in_every_dialect(dialect, error_class):
 )
 def test_a_version_that_base_and_path_both_name_is_meant_once(base, path, url):
     assert upstream_url(base, path) == url
+
+
+def test_google_says_how_long_to_wait_in_the_body():
+    body = google(429, "RESOURCE_EXHAUSTED", RetryInfo={"retryDelay": "34.4s"})
+
+    assert provider_error(429, {}, orjson.dumps(body)).retry_after_s == 34.4
+    assert provider_error(429, {"retry-after": "2"}, orjson.dumps(body)).retry_after_s == 2
+    assert provider_error(400, {}, orjson.dumps(body)).retry_after_s is None
+
+
+@pytest.mark.parametrize("delay", ["", "s", "-1s", "1e9s", "nan", None, 5, {}, "9" * 400 + "s"])
+def test_a_delay_that_cannot_be_read_is_none(delay):
+    body = google(429, "RESOURCE_EXHAUSTED", RetryInfo={"retryDelay": delay})
+
+    assert provider_error(429, {}, orjson.dumps(body)).retry_after_s is None
+
+
+def test_google_names_the_reason_where_others_have_a_code():
+    body = google(403, "PERMISSION_DENIED", ErrorInfo={"reason": "SERVICE_DISABLED"})
+
+    error = provider_error(403, {}, orjson.dumps(body))
+
+    assert (error.code, error.type) == ("SERVICE_DISABLED", "PERMISSION_DENIED")
+
+
+def test_a_refusal_in_googles_shape_has_its_code_and_field_in_the_details():
+    refusal = Refusal(429, "rate_limit_exceeded", "Slow down.", param="model", headers={"retry-after": "2"})
+
+    error = orjson.loads(WIRES["gemini"].error_body(refusal, REQUEST_ID))["error"]
+
+    assert (error["code"], error["status"], error["message"]) == (429, "RESOURCE_EXHAUSTED", "Slow down.")
+    assert {one.pop("@type").rpartition(".")[2]: one for one in error["details"]} == {
+        "ErrorInfo": {"reason": "RATE_LIMIT_EXCEEDED", "domain": "tollgate"},
+        "BadRequest": {"fieldViolations": [{"field": "model", "description": "Slow down."}]},
+        "RetryInfo": {"retryDelay": "2s"},
+        "RequestInfo": {"requestId": REQUEST_ID},
+    }

@@ -5,26 +5,19 @@ Each is judged by the types of the client's own SDK, and by what it says. Prints
 
 import orjson
 import pytest
-from anthropic.types import Message, RawMessageStreamEvent
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter, ValidationError
 
 from tests.conftest import SUMMARY
 from tests.wire import recordings
-from tests.wire.fixtures import DIALECTS, by_byte, payloads, stream, unary
+from tests.wire.fixtures import DIALECTS, by_byte, came, payloads, stream, unary
 from tests.wire.recordings import MAX_CUT_BYTES, Table
 from tests.wire.said import SAID
+from tests.wire.sdk import is_valid, validate, validate_gemini_request
 from tollgate.errors import ERROR_CLASSES, ProviderError, Refusal
-from tollgate.wire import Quirks
+from tollgate.wire import Quirks, gemini, neutral
 from tollgate.wire.exchange import PROTOCOLS, cannot_carry, exchange_for
 
 if not recordings.exists():
     pytest.skip(recordings.MISSING, allow_module_level=True)
-
-ANTHROPIC_EVENT = TypeAdapter(RawMessageStreamEvent)
-RESPONSES_EVENT = TypeAdapter(ResponseStreamEvent)
-RESPONSE = TypeAdapter(Response)
 
 # Which protocol the exchanges of a file speak
 FILES = {
@@ -36,7 +29,9 @@ FILES = {
     "bedrock.openai_compat_responses": "responses",
     "cerebras.chat": "openai",
     "deepseek.chat": "openai",
+    "google.generateContent": "gemini",
     "google.openai_compat_chat": "openai",
+    "google.streamGenerateContent": "gemini",
     "groq.chat": "openai",
     "huggingface.chat": "openai",
     "moonshot.chat": "openai",
@@ -49,6 +44,8 @@ FILES = {
     "openrouter.responses": "responses",
     "perplexity.chat": "openai",
     "together.chat": "openai",
+    "vertex.generateContent": "gemini",
+    "vertex.streamGenerateContent": "gemini",
     "xai.chat": "openai",
     "xai.responses": "responses",
     "zai.chat": "openai",
@@ -57,6 +54,8 @@ FILES = {
 # What cannot pass, and why
 _JOINED = "the source has joined two answers into one body: what comes after the end of the first is not read"
 _BACKGROUND = "the answer is not there yet: it is asked for later, which the gateway refuses beforehand"
+_NO_ANSWER = "a cached content, which the source keeps among the answers"
+_NO_FINISH = "written by Google to be malformed: it says neither anything nor that it is over"
 EXCEPTIONS = {
     "59b322feea1c1c19": "the source has left out pieces of the text that the end of the answer repeats",
     "a56b8ce48e85c513": _JOINED,
@@ -65,31 +64,13 @@ EXCEPTIONS = {
     "795fd6dbb78c13f4": _JOINED,
     "156051275e073cd3": _JOINED,
     "23c62bdc2cb91caf": _JOINED,
+    "3d52f18f33b95a46": _NO_ANSWER,
+    "0da91898b9bd1a99": _NO_ANSWER,
+    "369deeb2b393d417": _NO_FINISH,
 }
 
 
 _ERRORS = frozenset({"inband_error", "term_response.failed"})  # how an answer that failed inside a 200 is marked
-
-
-def validate(client, sent, *, is_stream):
-    """Every payload satisfies the types of the client's own SDK."""
-    for payload in sent:
-        if client == "openai":
-            (ChatCompletionChunk if is_stream else ChatCompletion).model_validate(payload)
-        elif client == "responses":
-            (RESPONSES_EVENT if is_stream else RESPONSE).validate_python(payload)
-        elif not is_stream:
-            Message.model_validate(payload)
-        elif payload["type"] != "ping":
-            ANTHROPIC_EVENT.validate_python(payload)
-
-
-def is_valid(client, sent, *, is_stream):
-    try:
-        validate(client, sent, is_stream=is_stream)
-    except ValidationError:
-        return False
-    return True
 
 
 def told(client, protocol, recording):
@@ -101,8 +82,8 @@ def told(client, protocol, recording):
     return [answer], exchange
 
 
-def given(protocol, recording):
-    return payloads(recording.body.rstrip(b"\r\n") + b"\n\n") if recording.is_stream else [orjson.loads(recording.body)]
+def given(recording):
+    return came(recording.body) if recording.is_stream else [orjson.loads(recording.body)]
 
 
 def raises(protocol, recording):
@@ -121,16 +102,16 @@ def test_every_recorded_answer_is_told_in_every_dialect(name, record_property):
         if not _ERRORS.isdisjoint(recording.edge):
             table.check("error", recording, lambda recording=recording: raises(protocol, recording))
             continue
-        came = given(protocol, recording)
+        said = given(recording)
         for client in DIALECTS:
             # what a provider sends to clients of its own dialect they get as it is, also where it errs
-            judged = client != protocol or is_valid(client, came, is_stream=recording.is_stream)
+            judged = client != protocol or is_valid(client, said, is_stream=recording.is_stream)
 
-            def tell(client=client, recording=recording, came=came, judged=judged):
+            def tell(client=client, recording=recording, said=said, judged=judged):
                 sent, _ = told(client, protocol, recording)
-                assert SAID[client](sent) == SAID[protocol](came)
-                if judged:
-                    validate(client, sent, is_stream=recording.is_stream)
+                assert SAID[client](sent) == SAID[protocol](said)
+                for payload in sent if judged else ():
+                    validate(client, payload, is_stream=recording.is_stream)
 
             table.check(client if judged else f"{client}, invalid as it came", recording, tell)
             if recording.is_stream and len(recording.body) <= MAX_CUT_BYTES:
@@ -160,7 +141,7 @@ def test_every_recorded_request_is_carried_or_refused_by_name(name, record_prope
                 if refused is not None:
                     assert refused.code == "unsupported_parameter", refused.param
                     raise refused
-                exchange_for(
+                exchange = exchange_for(
                     protocol,
                     target,
                     request,
@@ -170,6 +151,8 @@ def test_every_recorded_request_is_carried_or_refused_by_name(name, record_prope
                     headers={},
                     quirks=Quirks(),
                 )
+                if target == "gemini" != protocol:
+                    validate_gemini_request(orjson.loads(exchange.request.body))
 
             def carry_or_refuse(carry=carry):
                 try:
@@ -190,3 +173,27 @@ def test_every_recorded_error_is_classified(name):
             error = wire.provider_error(recording.status, recording.headers, recording.body)
             assert error.error_class in ERROR_CLASSES, recording.id
             assert isinstance(error, ProviderError)
+
+
+def test_usage_of_google_is_read_as_genai_prices_reads_it():
+    """Its data set of usage blocks, with what it makes of each; totals there include their parts."""
+    compared = 0
+    for row in recordings.usage_oracle():
+        block = row["body"].get("usageMetadata")
+        if block is None:
+            continue
+        usage = gemini.read_usage(block)
+        assert usage is not None, row["id"]
+        for extracted in (one["usage"] for one in row["extracted"]):
+            compared += 1
+            assert {
+                "input_tokens": neutral.total_input(usage),
+                "output_tokens": neutral.total_output(usage),
+                "cache_read_tokens": usage.cache_read_tokens,
+                "output_reasoning_tokens": usage.reasoning_tokens,
+                "output_image_tokens": usage.output_image_tokens,
+            } == {field: extracted.get(field, 0) for field in _COMPARED}, row["id"]
+    assert compared
+
+
+_COMPARED = ("input_tokens", "output_tokens", "cache_read_tokens", "output_reasoning_tokens", "output_image_tokens")

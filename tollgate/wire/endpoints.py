@@ -15,7 +15,7 @@ from tollgate.events import Dialect
 from tollgate.wire import Ask, Body, Exchange, Quirks
 from tollgate.wire.exchange import WIRES, cannot_carry, exchange_for
 
-EndpointName = Literal["chat", "messages", "responses"]
+EndpointName = Literal["chat", "messages", "responses", "generate_content"]
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -65,6 +65,7 @@ _ALL = (
     Endpoint("chat", "/v1/chat/completions", "openai"),
     Endpoint("messages", "/v1/messages", "anthropic"),
     Endpoint("responses", "/v1/responses", "responses"),
+    Endpoint("generate_content", "/v1beta/models/{model}:generateContent", "gemini"),
 )
 
 ENDPOINTS: Mapping[str, Endpoint] = {endpoint.path: endpoint for endpoint in _ALL}
@@ -74,4 +75,5 @@ SERVED: Mapping[Dialect, frozenset[EndpointName]] = {
     "openai": frozenset({"chat"}),
     "anthropic": frozenset({"messages"}),
     "responses": frozenset({"responses"}),
+    "gemini": frozenset({"generate_content"}),
 }

@@ -23,6 +23,7 @@ from tollgate.wire import (
     anthropic,
     bedrock,
     fields,
+    gemini,
     mistral,
     ollama,
     openai,
@@ -38,7 +39,12 @@ from tollgate.wire.sse import Event
 
 MAX_HELD_BYTES = 8 << 20  # of a stream: before its content, and from its finish on
 
-_BOTH: Mapping[Dialect, Codec] = {"openai": openai, "anthropic": anthropic, "responses": responses}
+_BOTH: Mapping[Dialect, Codec] = {
+    "openai": openai,
+    "anthropic": anthropic,
+    "responses": responses,
+    "gemini": gemini,
+}
 _CLIENTS: Mapping[Dialect, ClientCodec] = {**_BOTH}
 _PROVIDERS: Mapping[Dialect, ProviderCodec] = {
     **_BOTH,
@@ -46,7 +52,12 @@ _PROVIDERS: Mapping[Dialect, ProviderCodec] = {
     "mistral": mistral,
     "ollama": ollama,
 }
-_NAMES: Mapping[Dialect, str] = {"openai": "OpenAI", "anthropic": "Anthropic", "responses": "OpenAI Responses"}
+_NAMES: Mapping[Dialect, str] = {
+    "openai": "OpenAI",
+    "anthropic": "Anthropic",
+    "responses": "OpenAI Responses",
+    "gemini": "Gemini",
+}
 _NO_QUIRKS = Quirks()
 
 WIRES: Mapping[Dialect, ClientWire] = _CLIENTS

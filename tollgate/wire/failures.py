@@ -18,7 +18,7 @@ MAX_MESSAGE_CHARS = 1000
 MAX_SHOWN_RETRY_AFTER_S = 60  # the SDKs sleep as long as they are told to, silently
 
 # Credentials that a provider repeats in its message
-_SECRET = re.compile(r"(?i)\bbearer\s+\S+|\b(?:sk|rk|gsk|xai|pplx)-[\w*.\-]+|\bAIza[\w\-]{10,}")
+_SECRET = re.compile(r"(?i)\bbearer\s+\S+|\b(?:sk|rk|gsk|xai|pplx)-[\w*.\-]+|\bAIza[\w\-]{10,}|\bya29\.[\w\-.]+")
 
 
 # Classification -----------------------------------------------------------------------------------------------------
@@ -42,6 +42,7 @@ _CERTAIN = (
                 "billing_error",
                 "billing_hard_limit_reached",
                 "billing_not_active",
+                "billing_disabled",
                 "servicequotaexceededexception",
             }
         ),
@@ -64,6 +65,7 @@ _CERTAIN = (
             "exceeds the context window",
             "exceeds the available context size",
             "input token count exceeds",
+            "exceeds the maximum number of tokens allowed",
             "reduce the length of the messages",
         ),
     ),
@@ -76,10 +78,11 @@ _CERTAIN = (
                 "authentication_error",
                 "permission_error",
                 "permission_denied",
+                *("api_key_invalid", "unauthenticated"),
                 *("accessdeniedexception", "unrecognizedclientexception", "expiredtokenexception"),
             }
         ),
-        ("incorrect api key", "invalid api key", "api key not valid"),
+        ("incorrect api key", "invalid api key", "api key not valid", "user location is not supported"),
     ),
     _Sign("overloaded", frozenset({"overloaded_error", "engine_overloaded_error", "serviceunavailableexception"})),
     _Sign("timeout", frozenset({"timeout_error", "request_timeout", "modeltimeoutexception"})),
@@ -167,6 +170,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 def _error(payload: object, *, status: int | None, retry_after_s: float | None) -> ProviderError:
     details = _details(payload)
     code, type, param = (_word(details.get(name)) for name in ("code", "type", "param"))
+    google = _rpc_details(details)
+    if google is not None:
+        code, type = _google_words(google, details)
+        if retry_after_s is None and status in (None, 429, 503):
+            retry_after_s = _retry_delay_s(google)
     if status is None:
         status = _status(details.get("status_code")) or _status(details.get("code"))
     said = details.get("message") or details.get("detail") or ""
@@ -195,6 +203,40 @@ def _details(payload: object) -> dict[str, object]:
     if isinstance(error, dict):
         return error
     return {**payload, "message": error} if isinstance(error, str) else payload
+
+
+# Google's errors (google/rpc/error_details.proto): `status` is the class, what is known of the cause is in `details`
+
+_Details = dict[str, dict[str, object]]
+_RETRY_DELAY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s")
+
+
+def _rpc_details(error: Mapping[str, object]) -> _Details | None:
+    """The entries of `details` by the last word of their type; None where the error is not one of Google's."""
+    if _word(error.get("status")) is None or not isinstance(error.get("code"), int):
+        return None
+    found = error.get("details")
+    return {
+        str(one.get("@type")).rpartition(".")[2]: one
+        for one in (found if isinstance(found, list) else ())
+        if isinstance(one, dict)
+    }
+
+
+def _google_words(google: _Details, error: Mapping[str, object]) -> tuple[str | None, str | None]:
+    """Code and type. A limit per day, or one of 0, is not over in a moment: it counts as a quota that is spent."""
+    violations = google.get("QuotaFailure", {}).get("violations")
+    for violation in violations if isinstance(violations, list) else ():
+        if isinstance(violation, dict) and (
+            "PerDay" in str(violation.get("quotaId")) or str(violation.get("quotaValue")) == "0"
+        ):
+            return "insufficient_quota", _word(error.get("status"))
+    return _word(google.get("ErrorInfo", {}).get("reason")), _word(error.get("status"))
+
+
+def _retry_delay_s(google: _Details) -> float | None:
+    found = _RETRY_DELAY.fullmatch(str(google.get("RetryInfo", {}).get("retryDelay")))
+    return float(found[1]) if found else None
 
 
 def _word(value: object) -> str | None:

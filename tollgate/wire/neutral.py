@@ -337,6 +337,7 @@ def compact(value: object) -> str:
 # Fields of an answer that are not generated text
 _NOT_TEXT = frozenset(
     {"id", "type", "index", "object", "role", "signature", "data", "status", "call_id", "encrypted_content"}
+    | {"thoughtSignature", "mimeType"}
 )
 _MAX_DEPTH = 32
 MAX_TOKENS = 10**12  # a count beyond it is nobody's usage, and would break sums and prices
