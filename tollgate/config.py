@@ -111,8 +111,17 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     request_deadline_s: Annotated[
         Timeout, Meta(description="Seconds after which a request that has not ended is ended as abandoned.")
     ] = 600
+    leave_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="Seconds for which a gateway that was told to stop still takes requests, while `/readyz` says "
+            "503 already: longer than a balancer needs to see that.",
+        ),
+    ] = 0
     drain_s: Annotated[
-        Timeout, Meta(description="Seconds that a stopping gateway gives to the requests under way.")
+        Timeout, Meta(description="Seconds that a stopping gateway gives to the requests under way after that.")
     ] = 30
 
 

@@ -104,8 +104,12 @@ class Gateway:
         """What a new request would wait for; nothing when it may come."""
         return self._watch.waiting_for
 
+    def discourage_new(self, reason: str) -> None:
+        """Be no longer ready, and take what is sent here all the same: a balancer has not noticed yet."""
+        self._watch.leaving.append(reason)
+
     def refuse_new(self, reason: str) -> None:
-        """Be no longer ready: a balancer sends new requests elsewhere, those under way go on."""
+        """Take no new requests; those under way go on."""
         self._watch.waiting_for.append(reason)
 
     def interrupt(self) -> None:

@@ -22,6 +22,7 @@ from tollgate.ingress.server import server_config
 from tollgate.secret import ADMIN_KEY_FILE, Secrets
 
 GRACE_S = 5
+STOPPING = "the end: this process is stopping"
 RESTART = 75  # EX_TEMPFAIL of sysexits.h: what is true stands in the log, so read it again
 
 # How many more objects there must be than at the last collection of the youngest for the next one; how many of those
@@ -43,12 +44,25 @@ async def _serve(
     async with open_gateway(config, role=role, data=data, instance=instance, secrets=secrets, fatal=_die) as gateway:
         server = _Server(server_config(gateway.application, host=host, port=port), config.server.drain_s)
 
-        def stop() -> None:
-            gateway.refuse_new("the end: this process is stopping")
-            server.should_exit = True
-            asyncio.get_running_loop().call_later(config.server.drain_s, gateway.interrupt)
+        loop = asyncio.get_running_loop()
+        leaving: asyncio.TimerHandle | None = None
 
-        with _on_signal(stop):
+        def stop() -> None:
+            gateway.refuse_new(STOPPING)
+            server.should_exit = True
+            loop.call_later(config.server.drain_s, gateway.interrupt)
+
+        def leave() -> None:
+            """At the first signal, or at once at a second one."""
+            nonlocal leaving
+            if leaving is not None:
+                leaving.cancel()
+                stop()
+            else:
+                gateway.discourage_new(STOPPING)
+                leaving = loop.call_later(config.server.leave_s if role in ("all", "ingress") else 0, stop)
+
+        with _on_signal(leave):
             serving = asyncio.create_task(server.serve())
             await server.listening(serving)
             async with gateway.started():

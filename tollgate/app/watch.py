@@ -37,6 +37,8 @@ class Watch:
     ) -> None:
         self.waiting_for = ["the log"]
         """What a new request would wait for; nothing when it may come."""
+        self.leaving: list[str] = []
+        """Why new requests should be sent elsewhere, though they are taken; nothing while they are welcome."""
         self.reader: ReplyReader | None = None
         self.processors: Processors | None = None
         self.sink: Sink | None = None  # at work here
@@ -65,7 +67,7 @@ class Watch:
         """Whether requests should be sent here, or else what it waits for; and what the process does."""
         await self.ends.refresh()
         doing: dict[str, object] = {"role": self._role}
-        waiting_for = list(self.waiting_for)
+        waiting_for = [*self.waiting_for, *self.leaving]
         if not waiting_for:
             waiting_for += self._log_problems()
             if self.reader is not None:
