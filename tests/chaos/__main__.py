@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.bugs import BUGS
+from tests.chaos.bugs import BUGS, BY_NAME
 from tests.chaos.faults import FAULTS
 from tests.chaos.rounds import Round, run_round
 from tests.chaos.site import open_site
@@ -36,7 +36,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="how often each of them (default: 1)")
     parser.add_argument("--seed", type=int, default=1, help="of chance: which requests, which order (default: 1)")
     parser.add_argument("--rate", type=float, default=RATE, help=f"requests a second (default: {RATE:g})")
-    parser.add_argument("--bugs", action="store_true", help="plant each known bug instead: it must be found")
+    parser.add_argument(
+        "--bugs", nargs="*", choices=sorted(BY_NAME), help="plant these known bugs instead, or all: they must be found"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.faults if name not in FAULTS]:
@@ -45,7 +47,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="tollgate-chaos-"))
     console = Console(stderr=arguments.json, soft_wrap=True)
     try:
-        if arguments.bugs:
+        if arguments.bugs is not None:
             return asyncio.run(_find_bugs(folder, console, arguments))
         rounds = asyncio.run(_run(folder, console, arguments))
     except KafkaUnavailable as error:
@@ -81,7 +83,8 @@ async def _run(folder: Path, console: Console, arguments: argparse.Namespace) ->
 async def _find_bugs(folder: Path, console: Console, arguments: argparse.Namespace) -> int:
     """Each bug on a site of its own, under the fault that shows it. 1 if one was not found."""
     missed = 0
-    for bug, (name, promise) in BUGS.items():
+    for bug in [BY_NAME[name] for name in arguments.bugs] or BUGS:
+        name, promise = BUGS[bug]
         console.print(f"{bug.__name__}, under {name} …")
         place = folder / bug.__name__
         place.mkdir()

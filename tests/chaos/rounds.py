@@ -6,6 +6,8 @@ from collections import Counter
 from functools import partial
 from typing import NamedTuple
 
+from aiokafka.errors import KafkaError
+
 from tests.chaos.faults import Fault
 from tests.chaos.site import ORGANISATIONS, SETTLE_S, Site
 from tests.crash.fold import Violation
@@ -46,7 +48,7 @@ async def run_round(site: Site, fault: Fault, *, replay: bool = False, settle_s:
     await asyncio.sleep(BEFORE_S)
     try:
         await fault(site)
-    except (TimeoutError, AssertionError) as error:
+    except (TimeoutError, KafkaError, AssertionError) as error:
         site.blame("fault", name, f"{type(error).__name__}: {error}")
     over = time.monotonic()
     recovery_s = await _recovery(site, over)

@@ -32,6 +32,7 @@ from tollgate.log.partitioner import partition_of
 ROLES = {"ingress": 2, "worker": 2, "sink": 2}
 DEADLINE_S = 75.0  # of a request: longer than any fault
 PROVIDER_TIMEOUT_S = 60.0
+LEAVE_S = 1.0  # the balancer looks several times in it
 DRAIN_S = 30.0
 SETTLE_S = 45.0  # until everything must be in Parquet: another sink elected, its flush, a cost line copied at a start
 BROKER_TIMEOUT_S = 60.0
@@ -81,7 +82,7 @@ class Site:
             folder,
             provider.url,
             timeout_s=PROVIDER_TIMEOUT_S,
-            server={"request_deadline_s": DEADLINE_S, "drain_s": DRAIN_S},
+            server={"request_deadline_s": DEADLINE_S, "leave_s": LEAVE_S, "drain_s": DRAIN_S},
             log={"broker": f"kafka://{self.broker.address}"},
         )
 
