@@ -70,3 +70,18 @@ def test_every_protocol_has_a_preset_of_its_own_name():
     """It is what a provider without an address is taken for."""
     for protocol in Dialect.__args__:
         assert presets()[protocol].protocol == protocol
+
+
+def test_quirks_may_stand_in_the_file_and_take_the_place_of_what_is_known(tmp_path):
+    azure = """mine: {preset: azure, base_url: 'https://r.openai.azure.com', api_key: k, models: [gpt],
+      quirks: {path: '/openai/deployments/{model}/chat/completions?api-version=2024-10-21', key_header: api-key,
+               lacks: [verbosity, user]}}"""
+    quirks = config_of(tmp_path, azure).providers["mine"].quirks
+    assert quirks == Quirks(
+        path="/openai/deployments/{model}/chat/completions?api-version=2024-10-21",
+        key_header="api-key",
+        lacks=frozenset({"user", "verbosity"}),
+    )
+    assert quirks.call_path("/chat/completions", "my gpt") == (
+        "/openai/deployments/my%20gpt/chat/completions?api-version=2024-10-21"
+    )

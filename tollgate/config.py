@@ -238,6 +238,10 @@ class ProviderFile(_Section, frozen=True, kw_only=True):
         str | None,
         Meta(description="The name under which its prices are looked up. Default: the provider's name."),
     ] = None
+    quirks: Annotated[
+        Quirks | None,
+        Meta(description="How it departs from its protocol. Default: what is known of the provider, or else nothing."),
+    ] = None
     endpoints: Annotated[
         tuple[EndpointName, ...] | None,
         Meta(
@@ -438,7 +442,7 @@ def _provider(name: str, given: ProviderFile, settings: Settings[GatewayFile]) -
         connect_timeout_seconds=given.connect_timeout_seconds,
         max_retries=given.max_retries,
         price_provider=given.price_provider or preset.prices or given.preset or name,
-        quirks=preset.quirks,
+        quirks=preset.quirks if given.quirks is None else given.quirks,
         endpoints=_endpoints(given, preset),
     )
 

@@ -106,10 +106,11 @@ class _Reader:
         arguments = typing.get_args(bare)
         if typing.get_origin(bare) is dict:
             return {k.value: self._value(v, arguments[1], (*path, k.value)) for k, v in self._items(node, path)}
-        if typing.get_origin(bare) is tuple:
+        if typing.get_origin(bare) in (tuple, frozenset):
             if not isinstance(node, yaml.SequenceNode):
                 raise self._error(node, f"{_dotted(path)} must be a list, for instance [a, b]{_hint(shape)}")
-            return tuple(self._value(item, arguments[0], (*path, str(index))) for index, item in enumerate(node.value))
+            items = (self._value(item, arguments[0], (*path, str(index))) for index, item in enumerate(node.value))
+            return typing.get_origin(bare)(items)
         return self._scalar(node, shape, path)
 
     def _items(self, node: yaml.Node, path: tuple[str, ...]) -> Iterable[tuple[yaml.ScalarNode, yaml.Node]]:

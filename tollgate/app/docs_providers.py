@@ -23,8 +23,18 @@ providers:
   mine:       {{protocol: openai, base_url: "http://10.0.0.7:9000/v1", models: [house]}}   # known to nobody
 ```
 
-How a provider departs from its protocol is data: a *quirk* in `tollgate/presets.yaml`. Where a provider states what a
-call cost (`states_cost`), that is the cost, unless `pricing.yaml` has a price for the model.
+How a provider departs from its protocol is data: a *quirk*, in `tollgate/presets.yaml` or under `quirks` in
+gateway.yaml. Where a provider states what a call cost (`states_cost`), that is the cost, unless `pricing.yaml` has a
+price for the model. Azure's older addresses, for example:
+
+```yaml
+providers:
+  azure:
+    base_url: https://RESOURCE.openai.azure.com
+    api_key: "${{AZURE_OPENAI_API_KEY}}"
+    models: [my-deployment]
+    quirks: {{path: "/openai/deployments/{{model}}/chat/completions?api-version=2024-10-21", key_header: api-key}}
+```
 
 ## Accounts
 

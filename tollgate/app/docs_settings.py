@@ -107,7 +107,7 @@ def _kind(bare: Any) -> str:
     origin, arguments = typing.get_origin(bare), typing.get_args(bare)
     if origin is Literal:
         return " \\| ".join(f"`{word}`" for word in arguments)
-    if origin is tuple:
+    if origin in (tuple, frozenset):
         return f"list of {_kind(bare_type(arguments[0]))}" if _inner_struct(bare) is None else "list"
     if origin is dict:
         return "mapping"
@@ -124,7 +124,7 @@ def _kind(bare: Any) -> str:
 def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "*required*"
-    if field.default is msgspec.NODEFAULT or field.default in ((), None):
+    if field.default is msgspec.NODEFAULT or field.default in ((), frozenset(), None, ""):
         return ""
     if isinstance(field.default, bool):
         return f"`{str(field.default).lower()}`"

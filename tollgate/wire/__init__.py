@@ -9,11 +9,12 @@ provider's failure means and what the client is told of it.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import quote
 
 import msgspec
 import orjson
+from msgspec import Meta
 
 from tollgate.errors import ProviderError, Refusal
 from tollgate.events import Dialect, Usage
@@ -46,28 +47,46 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     """How one provider departs from the protocol it speaks: data beside the translator, not an `if` inside it.
 
     They concern the OpenAI protocol, which has many speakers; others take of it what fits.
-
-    `cap_field` is where the OpenAI protocol's cap on output goes when the client named neither field. Every compatible
-    server knows `max_tokens`, and one that ignored the newer name would answer without a cap; api.openai.com itself
-    refuses `max_tokens` for its reasoning models and wants `max_completion_tokens`.
     """
 
-    cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    path: str = ""  # where calls go instead; `{model}` stands for the model's name
-    takes: frozenset[str] = frozenset()  # fields of `Prompt` beyond the protocol's own, such as `top_k`
-    lacks: frozenset[str] = frozenset()  # fields of `Prompt` that it does not know
-    cache_marker: Literal["", "cache_control", "prompt_cache_breakpoint"] = ""  # on parts and tools
-    # How it is told to think, what it wants its thoughts back in, and whose signatures it takes back
-    thinking_field: Literal["reasoning_effort", "reasoning", "thinking"] = "reasoning_effort"
-    thoughts_field: Literal["", "reasoning_content", "reasoning", "reasoning_details"] = ""
-    origins: frozenset[Family] = frozenset()
-    # Refuses a message with fields that it does not know, such as thoughts that a client hands back from elsewhere
-    strict_messages: bool = False
-    # Tokens of thought are in the total but not among the completion's, nor stated (Google's compatible endpoint)
-    thoughts_outside_completion: bool = False
-    # The usage block says what the call cost, in a way that `tollgate.wire.stated` knows, and can be believed
-    states_cost: bool = False
-    key_header: str = ""  # where the key goes by itself, instead of the protocol's own header
+    # Every compatible server knows `max_tokens`, and one that ignored the newer name would answer without a cap;
+    # api.openai.com itself refuses `max_tokens` for its reasoning models.
+    cap_field: Annotated[
+        Literal["max_tokens", "max_completion_tokens"],
+        Meta(description="Where the cap on output goes when the client named neither field."),
+    ] = "max_tokens"
+    path: Annotated[
+        str, Meta(description="Where calls go instead; `{model}` stands for the model's name. A query may follow.")
+    ] = ""
+    takes: Annotated[frozenset[str], Meta(description="Fields beyond the protocol's own, such as `top_k`.")] = (
+        frozenset()
+    )
+    lacks: Annotated[frozenset[str], Meta(description="Fields of the protocol that it does not know.")] = frozenset()
+    cache_marker: Annotated[
+        Literal["", "cache_control", "prompt_cache_breakpoint"],
+        Meta(description="How parts and tools are marked for its cache."),
+    ] = ""
+    thinking_field: Annotated[
+        Literal["reasoning_effort", "reasoning", "thinking"], Meta(description="How it is told to think.")
+    ] = "reasoning_effort"
+    thoughts_field: Annotated[
+        Literal["", "reasoning_content", "reasoning", "reasoning_details"],
+        Meta(description="Where it wants its earlier thoughts back."),
+    ] = ""
+    origins: Annotated[frozenset[Family], Meta(description="Whose signed thoughts it takes back.")] = frozenset()
+    strict_messages: Annotated[
+        bool, Meta(description="It refuses a message with fields that it does not know, such as another's thoughts.")
+    ] = False
+    thoughts_outside_completion: Annotated[
+        bool, Meta(description="Tokens of thought are in the total only: neither among the completion's, nor stated.")
+    ] = False
+    states_cost: Annotated[
+        bool,
+        Meta(description="The usage says what the call cost, as OpenRouter, Perplexity or xAI do; it is believed."),
+    ] = False
+    key_header: Annotated[
+        str, Meta(description="The header that holds the key by itself, instead of the protocol's own.")
+    ] = ""
 
     def call_path(self, path: str, model: str) -> str:
         """Where a call goes: to the protocol's `path`, or to the provider's own."""
