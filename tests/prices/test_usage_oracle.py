@@ -18,7 +18,8 @@ from tollgate.prices.book import PriceBook
 from tollgate.prices.catalogue import load_catalogue
 from tollgate.prices.price import CALL_METERS
 from tollgate.prices.rate import rate
-from tollgate.wire import anthropic, openai
+from tollgate.wire import anthropic, gemini, openai
+from tollgate.wire.responses import usage as responses
 
 if not recordings.exists():
     pytest.skip(recordings.MISSING, allow_module_level=True)
@@ -52,16 +53,12 @@ def chat(body):
     return openai.read_usage(body["usage"])
 
 
-def responses(body):
-    block = body["usage"]
-    renamed = {
-        **block,
-        "prompt_tokens": block.get("input_tokens"),
-        "completion_tokens": block.get("output_tokens"),
-        "prompt_tokens_details": block.get("input_tokens_details"),
-        "completion_tokens_details": block.get("output_tokens_details"),
-    }
-    return openai.read_usage(renamed)
+def response(body):
+    return responses.read_usage(body["usage"])
+
+
+def generate_content(body):
+    return gemini.read_usage(body["usageMetadata"])
 
 
 def messages(body):
@@ -77,6 +74,7 @@ READERS = {
     ("cerebras", "chat"): chat,
     ("deepseek", "chat"): chat,
     ("google", "chat"): chat,
+    ("google", "default"): generate_content,
     ("groq", "default"): chat,
     ("mistral", "default"): chat,
     ("azure", "chat"): chat,
@@ -88,8 +86,8 @@ READERS = {
     ("zai", "chat"): chat,
     ("zhipuai", "chat"): chat,
     ("huggingface", "chat"): chat,
-    ("openai", "responses"): responses,
-    ("azure", "responses"): responses,
+    ("openai", "responses"): response,
+    ("azure", "responses"): response,
 }
 
 
@@ -99,8 +97,9 @@ def cases():
         row = orjson.loads(line)
         for one in (one for extracted in row["extracted"] for one in extracted["extractors"]):
             provider, api = one["provider_id"], one["api_flavor"]
-            if "input_price" not in one or (api == "embeddings" and "completion_tokens" in row["body"]["usage"]):
-                continue  # no price, or the extractor of embeddings on the block of a chat
+            of_a_chat = "completion_tokens" in row["body"].get("usage", {})
+            if "input_price" not in one or (api == "embeddings" and of_a_chat):
+                continue
             reader = READERS.get((provider.partition("_")[0], api))
             if reader is not None:
                 usd = Decimal(one["input_price"]) + Decimal(one["output_price"])
