@@ -10,7 +10,7 @@ from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wire.fixtures import REQUEST_ID, by_byte, payloads, stream, unary
+from tests.wire.fixtures import DIALECTS, REQUEST_ID, by_byte, payloads, stream, unary
 from tests.wire.frames import frame, frames
 from tests.wire.said import SAID
 from tollgate.errors import ProviderError
@@ -256,7 +256,7 @@ STREAM = frames(
 )
 
 
-@pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
+@pytest.mark.parametrize("client", DIALECTS)
 def test_whole_and_in_frames_an_answer_says_and_counts_the_same(client):
     answer, whole = unary(client, "bedrock", ANSWER)
     out, streamed = stream(client, "bedrock", [STREAM])
@@ -267,7 +267,7 @@ def test_whole_and_in_frames_an_answer_says_and_counts_the_same(client):
     assert whole.meter.finish_reason == streamed.meter.finish_reason == "tool_use"
 
 
-@pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
+@pytest.mark.parametrize("client", DIALECTS)
 def test_a_stream_says_the_same_however_it_is_cut(client):
     whole, _ = stream(client, "bedrock", [STREAM])
     assert stream(client, "bedrock", by_byte(STREAM))[0] == whole

@@ -4,7 +4,7 @@ import orjson
 import pytest
 from mistralai.client.models import ChatCompletionRequest, ChatCompletionStreamRequest
 
-from tests.wire.fixtures import REQUEST_ID, payloads, stream, unary
+from tests.wire.fixtures import DIALECTS, REQUEST_ID, payloads, stream, unary
 from tests.wire.said import SAID
 from tollgate.errors import ProviderError
 from tollgate.events import Usage
@@ -112,7 +112,7 @@ def chunk(delta, finish=None, **more):
     return b"data: " + orjson.dumps({"id": "c", "model": "mistral-large-2512", "choices": [choice], **more}) + b"\n\n"
 
 
-@pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
+@pytest.mark.parametrize("client", DIALECTS)
 def test_thoughts_in_the_content_and_calls_without_index_are_told(client):
     call = {"id": "abcDEF123", "function": {"name": "look", "arguments": '{"at": 1}'}}
     answer = {

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ollama._types import ChatRequest
 
-from tests.wire.fixtures import REQUEST_ID, by_byte, payloads, stream, unary
+from tests.wire.fixtures import DIALECTS, REQUEST_ID, by_byte, payloads, stream, unary
 from tests.wire.said import SAID
 from tollgate.errors import ProviderError
 from tollgate.events import Usage
@@ -113,7 +113,7 @@ STREAM = b"".join(
 ANSWER = line({"content": "Hello wörld", "thinking": "hm", "tool_calls": [CALL, CALL]}, **COUNTS)
 
 
-@pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
+@pytest.mark.parametrize("client", DIALECTS)
 def test_in_one_line_and_in_many_an_answer_says_and_counts_the_same(client):
     told, whole = unary(client, "ollama", ANSWER)
     out, streamed = stream(client, "ollama", [STREAM])
