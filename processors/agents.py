@@ -12,8 +12,9 @@ def declare_agents(app: ProcessorApp, partitions: Partitions) -> None:
         # Owners acknowledge by themselves, when what they decided is durable, and in whatever order that happens.
         async for event in stream.noack().events():
             message = event.message
+            value = message.value or b""  # a record without a value is unreadable as any other
             waiting = partitions.receive(
-                message.partition, message.offset, int(message.timestamp * 1000), message.value, event.ack
+                message.partition, message.offset, int(message.timestamp * 1000), value, event.ack
             )
             if waiting is not None:
                 await waiting

@@ -24,7 +24,7 @@ from tollgate.prices.price import Price
 from tollgate.prices.rate import bill, estimate_line, rate, stated_line, unpriced
 from tollgate.processors.ledger import OpenRequest
 from tollgate.processors.upstream import Transport
-from tollgate.replies import Mailbox, Reply
+from tollgate.replies import Mailbox, Reply, gateway_stopping
 from tollgate.wire import Ask, Body, Exchange, Extras, Meter
 from tollgate.wire.endpoints import ENDPOINTS
 from tollgate.wire.exchange import PROTOCOLS, WIRES, refusal_of
@@ -32,8 +32,6 @@ from tollgate.wire.exchange import PROTOCOLS, WIRES, refusal_of
 BYTES_PER_TOKEN = 4  # of English text, about; used only where a provider did not say what it counted
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody is there to read it
-
-STOPPING = "The gateway is stopping and could not wait for the end of this answer. Try again."
 
 _HANDED_OVER = ProviderError("cut", "the request is its new owner's")  # not a failure: nothing is left to be done here
 
@@ -412,8 +410,7 @@ class Call:
     def _stopped(self) -> _Closing:
         """The gateway stops. What was received is metered as at a hang-up, and nobody is billed."""
         self._close_attempt(cancelled=True)
-        refusal = Refusal(503, "gateway_stopping", STOPPING, type="api_error", headers={"retry-after": "1"})
-        return self._refused(refusal, reason=self._cancelled_because)
+        return self._refused(gateway_stopping(), reason=self._cancelled_because)
 
     def _cancelled(self) -> _Closing:
         """The client is gone. It pays for what it was sent; the provider may charge for what it had read."""

@@ -7,7 +7,8 @@ needs no transaction: rows may be newer than the mark that names where to fold o
 Pure: no clock, no I/O. The state is mutated in place, because copying it for every event would cost more than the call.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -214,6 +215,7 @@ def _add(sums: dict[str, int], key: str, amount: int) -> None:
 # may still write rows, later than its successor; were the keys the same, compaction would keep the stale row. So the
 # newest row of each name counts, except that an open request counts only under the mark's own epoch, because a
 # successor cannot delete what is written after it: it writes all that are open anew instead.
+_OWN_KEY = re.compile(r".+@[0-9]+", re.ASCII | re.DOTALL)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -261,8 +263,16 @@ def from_rows(partition: int, rows: Iterable[tuple[str, bytes]]) -> Ledger:
     """The ledger that a checkpoint describes; `next_offset` is where the fold of the journal goes on.
 
     Rows may be newer than the mark, and the mark may be missing (then the fold starts at the journal's beginning).
+    So it does where a row cannot be read. Rows that no owner has named are passed over.
     """
-    named = [_Named.of(key, value) for key, value in rows]
+    named = [_Named.of(key, value) for key, value in rows if _OWN_KEY.fullmatch(key)]
+    try:
+        return _from_named(partition, named)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Ledger(partition)
+
+
+def _from_named(partition: int, named: Sequence["_Named"]) -> Ledger:
     ledger = Ledger(partition, epoch=max((row.epoch for row in named if row.name == MARK), default=-1))
     for name, epoch, value in named:
         kind, _, key = name.partition("/")

@@ -16,7 +16,7 @@ from tollgate.processors.counts import Counts
 from tollgate.processors.ledger import OpenRequest
 from tollgate.replies import Mailbox
 
-PROBE_PATIENCE_S = 2.0
+PROBE_PATIENCE_S = 5.0  # a busy ingress takes a while; the session's end and this are still within 15 s
 RUNNER_PATIENCE_S = 10.0
 RUNNER_BEAT_S = 3.0
 LOOK_EVERY_S = 1.0

@@ -3,7 +3,7 @@
 import pytest
 
 from tollgate.errors import Refusal
-from tollgate.replies import LocalReplies, Reply, follows
+from tollgate.replies import LocalReplies, Reply, follows, gateway_stopping
 
 
 def reply(seq, *, epoch=1, body=b"x", last=False):
@@ -50,6 +50,16 @@ async def test_who_has_the_whole_answer_is_not_told_by_the_next_owner_that_it_is
     for coming in (reply(0), reply(1, last=True), reply(0, epoch=2, body=b"lost", last=True)):
         replies.send("a", coming)
     assert [(await waiter.get()).last, (await waiter.get()).last] == [False, True]
+
+
+async def test_a_stopping_ingress_tells_everybody_who_still_waits():
+    replies = LocalReplies("a")
+    waiting, answered = replies.open("waits"), replies.open("r")
+    replies.send("a", reply(0, last=True))
+    replies.give_up(gateway_stopping())
+    with pytest.raises(Refusal, match="stopping"):
+        await waiting.get()
+    assert (await answered.get()).last
 
 
 async def test_what_is_meant_for_a_former_life_reaches_nobody():

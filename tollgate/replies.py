@@ -72,6 +72,12 @@ def follows(reply: Reply, *, epoch: int, seq: int) -> Literal["next", "stale", "
     return "next" if reply.seq == seq else "lost"
 
 
+def gateway_stopping() -> Refusal:
+    """What a client is told that still waits when a stopping gateway's time is over."""
+    message = "The gateway is stopping and could not wait for the end of this answer. Try again."
+    return Refusal(503, "gateway_stopping", message, type="api_error", headers={"retry-after": "1"})
+
+
 class Waiter:
     """One client's replies, in order. `get` waits; `behind` says that the client reads too slowly.
 
@@ -158,6 +164,12 @@ class LocalReplies:
             case "lost":
                 self.dropped["lost"] += 1
                 waiter.give_up(Refusal(502, "answer_lost", "The answer was lost, or a part of it.", type="api_error"))
+
+    def give_up(self, why: Exception) -> None:
+        """Have everybody who waits for a reply get `why` instead."""
+        for waiter in self._waiters.values():
+            if not waiter.complete:
+                waiter.give_up(why)
 
     def waiter(self, request_id: str) -> Waiter | None:
         """Whoever waits for the request in this process."""

@@ -81,7 +81,7 @@ class TopicSeals:
         if record.key is None:
             return
         if record.value is None:
-            self._wrapped.pop(record.key.decode(), None)
+            self._wrapped.pop(record.key.decode(errors="replace"), None)
             return
         try:
             event = decode(record.value)

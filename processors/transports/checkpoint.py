@@ -52,7 +52,7 @@ class Store(memory.Store[Any, Any]):
 
     def take(self, partition: int) -> dict[str, bytes]:
         """See `take_rows`."""
-        return {name.decode(): row for name, row in self._rows.pop(partition, {}).items()}
+        return {name.decode(errors="replace"): row for name, row in self._rows.pop(partition, {}).items()}
 
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0

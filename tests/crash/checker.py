@@ -28,7 +28,8 @@ from tollgate.sandbox.answer import SENTENCES
 
 AT_THE_DOOR = 503  # not ready yet, or stopping: refused before it was accepted, so there is no record
 UNKNOWN_OUTCOME = "unknown_outcome"  # the ingress could not learn whether the request was taken
-ANSWER_LOST = "answer_lost"  # it has ended somehow, and the client is told that it will not learn how
+# It has ended somehow, or will, and the client is told that it will not learn how
+NOT_TOLD = frozenset({"answer_lost", "gateway_stopping"})
 
 # What the journal says of a call's outcome → what the provider's ledger may say; None: it never came there
 OUTCOMES: Mapping[str, frozenset[str | None]] = {
@@ -128,6 +129,8 @@ def _clients(evidence: Evidence, books: Books, ledger: _Ledger) -> Iterator[Viol
             yield Violation("I1", sent.number, f"was sent once and accepted as {ids}")
         if sent.status is None:
             continue
+        if sent.complete and sent.status != 200 and sent.error is None:
+            yield Violation("I1", str(sent.request_id), f"answered {sent.status} without an error that says why")
         if sent.error == UNKNOWN_OUTCOME and ids in ([], [sent.request_id]):
             continue
         if ids != [sent.request_id]:
@@ -140,7 +143,7 @@ def _clients(evidence: Evidence, books: Books, ledger: _Ledger) -> Iterator[Viol
         if len(sent.answers) > 1:
             yield Violation("I7", sent.request_id, f"its stream is made of the answers {sorted(sent.answers)}")
         if sent.complete or sent.broken:
-            if ends and sent.error == ANSWER_LOST:
+            if ends and sent.error in NOT_TOLD:
                 continue
             if ends:
                 yield from _answer(sent, ends[0].event)

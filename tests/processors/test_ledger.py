@@ -198,3 +198,22 @@ def write(stored: dict[str, bytes], rows: Iterable[tuple[str, bytes | None]]) ->
         stored.pop(name, None)
         if row is not None:
             stored[name] = row
+
+
+def test_rows_that_no_owner_has_named_are_passed_over():
+    ledger = folded([OwnerTook(instance="i"), admitted(1), ended(1)])
+    checkpoint = take_checkpoint(ledger)
+    stored = {name: row for name, row in {**checkpoint.rows, **checkpoint.mark}.items() if row is not None}
+    strange = {"poison": b"x", "account/key:k1@": b"{", "@": b"", "account/key:k1@\ufffd": b"", "@7x": b"1"}
+
+    assert facts(from_rows(0, {**strange, **stored}.items())) == facts(from_rows(0, stored.items()))
+
+
+def test_where_a_row_cannot_be_read_the_fold_starts_at_the_beginning():
+    ledger = folded([OwnerTook(instance="i"), admitted(1), ended(1)])
+    checkpoint = take_checkpoint(ledger)
+    stored = {name: row for name, row in {**checkpoint.rows, **checkpoint.mark}.items() if row is not None}
+
+    for damage in (b"", b"{", b"[]", b'{"spent_pusd": "\xff"}'):
+        recovered = from_rows(0, {**stored, "account/key:k1|2026-11@0": damage}.items())
+        assert (recovered.next_offset, recovered.decided, recovered.accounts) == (0, -1, {})

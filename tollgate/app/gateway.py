@@ -24,7 +24,7 @@ from tollgate.app.sinking import sinking, sinking_if_elected
 from tollgate.app.watch import Watch
 from tollgate.config import Config
 from tollgate.control import Control, catch_up, follow_control
-from tollgate.errors import TollgateError, UsageError
+from tollgate.errors import UsageError
 from tollgate.freshness import Freshness, beat
 from tollgate.ingress.app import create_ingress
 from tollgate.ingress.door import Door, wall_clock_ms
@@ -35,7 +35,7 @@ from tollgate.prices.book import PriceBook
 from tollgate.processors.app import processors
 from tollgate.processors.upstream.accounts import transports
 from tollgate.processors.world import World
-from tollgate.replies import LocalReplies
+from tollgate.replies import LocalReplies, gateway_stopping
 from tollgate.reply_topic import ReplyReader, TopicMailbox, new_address
 from tollgate.seal_topic import TopicSeals
 from tollgate.sealed import FolderSeals, Sealer
@@ -113,7 +113,12 @@ class Gateway:
         self._watch.waiting_for.append(reason)
 
     def interrupt(self) -> None:
-        """End the requests under way in this process: the time to let them end by themselves is over."""
+        """End the requests under way in this process: the time to let them end by themselves is over.
+
+        Clients whose calls other processes make are told that this one stops; their calls end when its beats do.
+        """
+        if self._role == "ingress":
+            self._replies.give_up(gateway_stopping())
         if self._watch.processors is not None:
             self._watch.processors.partitions.interrupt()
 
@@ -197,7 +202,7 @@ class Gateway:
             try:
                 await work
                 self._fatal(f"{name} ended")
-            except (TollgateError, OSError) as error:
+            except Exception as error:  # whatever it was: a process that goes on without it would be trusted wrongly
                 self._fatal(f"{name} failed: {type(error).__name__}: {error}")
 
         task = asyncio.create_task(watched())
