@@ -12,6 +12,7 @@ from tollgate.ingress.auth import Identity
 from tollgate.ingress.catalogue import Catalogue
 from tollgate.ingress.client import Client, not_accepted
 from tollgate.ingress.door import Door
+from tollgate.ingress.form import parse_form
 from tollgate.ingress.guard import Load, check_body_head
 from tollgate.ingress.http import Incoming
 from tollgate.ingress.metrics import Metrics
@@ -60,12 +61,13 @@ class Chat:
         now_ms = door.now_ms()
         identity = incoming.identity
         assert identity is not None
-        check_body_head(incoming.headers, self._max_body_bytes)
+        boundary = check_body_head(incoming.headers, self._max_body_bytes, form=route.form)
         raw = await self._load.read_body(incoming, max_bytes=self._max_body_bytes)
         body_bytes = len(raw)
-        body = parse_object(raw)
+        body = parse_object(raw) if boundary is None else parse_form(raw, boundary)
         if route.complete is not None:
             body = route.complete(body, incoming.path_params)
+        if route.complete is not None or route.form:
             raw = orjson.dumps(body)
         ask = ENDPOINTS[route.name].ask(body)
         self._catalogue.check(ask.model)

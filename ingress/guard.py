@@ -13,6 +13,7 @@ from starlette.types import Scope
 from tollgate.control import OFFSET_HEADER
 from tollgate.errors import Refusal
 from tollgate.ingress.auth import Headers
+from tollgate.ingress.form import boundary_of
 from tollgate.ingress.http import ClientGone, Incoming
 
 MAX_HEADERS = 100
@@ -53,8 +54,8 @@ def announces_body(headers: Headers) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
-def check_body_head(headers: Headers, max_bytes: int) -> None:
-    """Is the body that is announced one to read? Raises `Refusal` where it is not."""
+def check_body_head(headers: Headers, max_bytes: int, *, form: bool = False) -> bytes | None:
+    """Is the body that is announced one to read? Returns the boundary of a form. Raises `Refusal` where it is not."""
     encoding = headers.get(b"content-encoding", b"identity").lower()
     if encoding != b"identity":
         raise Refusal(
@@ -64,16 +65,19 @@ def check_body_head(headers: Headers, max_bytes: int) -> None:
             param="content-encoding",
         )
     content_type = headers.get(b"content-type", b"")
-    if _JSON_TYPE.fullmatch(content_type) is None:
+    boundary = boundary_of(content_type) if form else None
+    if boundary is None and (form or _JSON_TYPE.fullmatch(content_type) is None):
         said = f"is {_shown(content_type)}" if content_type else "is missing"
+        wanted = "multipart/form-data', with a boundary" if form else "application/json', in UTF-8"
         raise Refusal(
             415,
             "unsupported_content_type",
-            f"The header 'Content-Type' {said}; send 'Content-Type: application/json', in UTF-8.",
+            f"The header 'Content-Type' {said}; send 'Content-Type: {wanted}.",
             param="content-type",
         )
     if int(headers.get(b"content-length", b"0")) > max_bytes:
         raise _too_large(max_bytes)
+    return boundary
 
 
 def client_request_id(headers: Headers) -> bytes | None:

@@ -20,14 +20,15 @@ class Route(NamedTuple):
     """One path. It may hold parameters, as Starlette writes them: `/v1beta/models/{model}:generateContent`.
 
     `endpoint` is its name in events and books, the path itself unless several paths mean the same.
-    `complete` puts what the path says into the body. From there on the body alone is the request, in every form the
-    client may have sent it in: `model` and `stream` are fields of it.
+    `form`: what comes is not JSON but a form with a file. `complete` puts what the path says into the body. From there
+    on the body alone is the request, in whatever form the client has sent it: `model` and `stream` are fields of it.
     """
 
     path: str
     dialect: Dialect
     endpoint: str = ""
     complete: Complete | None = None
+    form: bool = False
 
     @property
     def name(self) -> str:
@@ -37,7 +38,15 @@ class Route(NamedTuple):
 ROUTES: tuple[Route, ...] = (
     Route("/v1/chat/completions", "openai"),
     Route("/v1/messages", "anthropic"),
+    Route("/v1/messages/count_tokens", "anthropic"),
     Route("/v1/responses", "responses"),
+    Route("/v1/completions", "openai"),
+    Route("/v1/embeddings", "openai"),
+    Route("/v1/images/generations", "openai"),
+    Route("/v1/moderations", "openai"),
+    Route("/v1/audio/speech", "openai"),
+    Route("/v1/audio/transcriptions", "openai", form=True),
+    Route("/v1/audio/translations", "openai", form=True),
 )
 
 

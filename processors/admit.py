@@ -16,6 +16,7 @@ import msgspec
 from tollgate.errors import Refusal
 from tollgate.events import Admitted, Candidate, Ended, Limits, Request
 from tollgate.money import usd_text
+from tollgate.prices.price import OUTPUT_METERS
 from tollgate.prices.rate import affordable_output, bound_pusd
 from tollgate.processors.ledger import Ledger
 from tollgate.processors.route.plan import Option, Route
@@ -182,7 +183,7 @@ def _output_cap(option: Option, ask: Ask, policy: Policy, available_pusd: int | 
 
     Without a budget none is sent where the provider does not insist, because defaults belong to the provider.
     """
-    if ask.max_output_tokens is not None:
+    if ask.max_output_tokens is not None or ask.uncappable is not None:
         return ask.max_output_tokens
     default = policy.default_max_tokens
     if option.price is not None and option.price.max_output_tokens is not None:
@@ -205,17 +206,27 @@ def _output_cap(option: Option, ask: Ask, policy: Policy, available_pusd: int | 
 
 
 def _bound(option: Option, ask: Ask, policy: Policy, cap: int | None) -> int | None:
-    if option.price is None:
+    if ask.free:
+        return 0
+    price = option.price
+    if price is None:
         return policy.unpriced_hold_pusd
-    output = cap
+    if price.is_free:
+        return 0
+    output = 0 if ask.uncappable is not None else cap
     if output is None:
-        output = option.price.max_output_tokens or option.price.context_window
+        output = price.max_output_tokens or price.context_window
     if _unbounded(option, ask) is not None or output is None:
         return None
-    return bound_pusd(option.price, input_tokens=_input_bound(option, ask), output_tokens=ask.choices * output)
+    return bound_pusd(
+        price, input_tokens=_input_bound(option, ask), output_tokens=ask.choices * output, limits=ask.limits
+    )
 
 
 def _unbounded(option: Option, ask: Ask) -> str | None:
+    """The field for which no bound can be stated; of one that decides how much comes out, where that is charged for."""
+    if ask.uncappable is not None and option.price is not None and option.price.charges(OUTPUT_METERS):
+        return ask.uncappable
     return ask.unbounded or (ask.unbounded_at_home if option.at_home else None)
 
 

@@ -286,7 +286,7 @@ class Call:
         outcome = self._outcome(error, cancelled=cancelled)
         usage: Usage | None = None
         source: UsageSource = "missing"
-        if outcome == "ok" and meter.usage is not None:
+        if outcome == "ok" and meter.usage is not None and self._is_charged_by(candidate, meter, meter.usage):
             usage, source = meter.usage, "provider"
         elif outcome != "error":
             usage, source = self._estimated(meter), "estimated"
@@ -323,11 +323,20 @@ class Call:
 
     def _estimated(self, meter: Meter) -> Usage:
         """What was received of an answer whose usage nobody stated: the provider's input count where it came first."""
+        if meter.estimate is not None:
+            return meter.estimate
         known = meter.usage or Usage()
         output = -(-meter.output_bytes // BYTES_PER_TOKEN)
         if known.input_tokens or known.cache_read_tokens:
             return msgspec.structs.replace(known, output_tokens=max(known.output_tokens, output))
         return Usage(input_tokens=-(-self._job.ask.input_bound_tokens // BYTES_PER_TOKEN), output_tokens=output)
+
+    def _is_charged_by(self, candidate: Candidate, meter: Meter, usage: Usage) -> bool:
+        """Is the usage in measures by which the model is charged? Without an estimate there is no better one."""
+        if meter.estimate is None:
+            return True
+        price = self._price(candidate, meter)
+        return price is not None and price.covers(usage)
 
     def _lines(
         self, candidate: Candidate, meter: Meter, usage: Usage | None, source: UsageSource
@@ -335,7 +344,7 @@ class Call:
         """The cost of what was used: as the provider states it, unless the operator has a price of his own, or else at
         the price of the model that the provider says it served.
         """
-        if usage is None:
+        if usage is None or self._job.ask.free:
             return ()
         price = self._price(candidate, meter)
         if source == "provider" and meter.stated_cost_pusd is not None and not (price and price.operators_own):
@@ -449,10 +458,10 @@ class Call:
 
     def _answer_headers(self) -> tuple[tuple[str, str], ...]:
         assert self._candidate is not None
-        stream = self._request.stream
-        dropped = self._exchange.dropped if self._exchange is not None else ()
+        assert self._exchange is not None
+        dropped = self._exchange.dropped
         return (
-            ("content-type", "text/event-stream; charset=utf-8" if stream else "application/json"),
+            ("content-type", self._exchange.content_type),
             ("x-tollgate-provider", self._candidate.provider),
             ("x-tollgate-model", self._candidate.model),
             ("x-tollgate-cache", "off"),

@@ -13,10 +13,20 @@ class Example(NamedTuple):
     body: dict[str, Any]
     path: str = ""
     endpoint: str = ""
+    file: bytes | None = None  # then the request is a form
+
+    @property
+    def content_type(self) -> str:
+        return "application/json" if self.file is None else "multipart/form-data; boundary=x"
 
     @property
     def content(self) -> bytes:
-        return orjson.dumps(self.body)
+        if self.file is None:
+            return orjson.dumps(self.body)
+        head = b'--x\r\nContent-Disposition: form-data; name="'
+        fields = b"".join(b'%b%b"\r\n\r\n%b\r\n' % (head, k.encode(), v.encode()) for k, v in self.body.items())
+        file = b'%bfile"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n%b\r\n' % (head, self.file)
+        return fields + file + b"--x--\r\n"
 
 
 MESSAGES = [{"role": "user", "content": "Hello, who is there?"}]
@@ -24,15 +34,25 @@ MESSAGES = [{"role": "user", "content": "Hello, who is there?"}]
 EXAMPLES: dict[str, Example] = {
     "/v1/chat/completions": Example({"model": "sandbox", "max_tokens": 50, "messages": MESSAGES}),
     "/v1/messages": Example({"model": "sandbox", "max_tokens": 50, "messages": MESSAGES}),
+    "/v1/messages/count_tokens": Example({"model": "sandbox", "messages": MESSAGES}),
+    "/v1/completions": Example({"model": "sandbox", "max_tokens": 50, "prompt": "Hello, who"}),
+    "/v1/embeddings": Example({"model": "sandbox", "input": ["Hello", "who is there?"]}),
+    "/v1/images/generations": Example({"model": "sandbox", "prompt": "A cat", "n": 2}),
+    "/v1/moderations": Example({"model": "sandbox", "input": "Hello"}),
+    "/v1/audio/speech": Example({"model": "sandbox", "input": "Hello, who is there?", "voice": "alloy"}),
+    "/v1/audio/transcriptions": Example({"model": "sandbox", "response_format": "json"}, file=b"RIFF" + bytes(40_000)),
+    "/v1/audio/translations": Example({"model": "sandbox"}, file=b"RIFF" + bytes(40_000)),
     "/v1/responses": Example({"model": "sandbox", "max_output_tokens": 50, "input": MESSAGES}),
 }
 
-STREAMING = frozenset({"/v1/chat/completions", "/v1/messages", "/v1/responses"})  # those that also take `stream: true`
+STREAMING = frozenset(
+    {"/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions"}
+)  # those that also take `stream: true`
 
 
 async def ask(application: Any, key: str, route: str, example: Example) -> tuple[int, dict[str, str], bytes]:
     """What an HTTP server would do with the request: status, headers, body."""
-    return await post(application, key, example.path or route, example.content)
+    return await post(application, key, example.path or route, example.content, example.content_type)
 
 
 async def post(

@@ -108,11 +108,11 @@ def test_a_whole_file(load):
         max_retries=0,
         price_provider="openai",
         quirks=presets()["openai"].quirks,
-        endpoints=frozenset({"chat", "responses"}),
+        endpoints=frozenset(presets()["openai"].endpoints or ()),
     )
     local = config.providers["local"]
     assert (local.base_url, local.price_provider) == ("http://127.0.0.1:9999", "anthropic")
-    assert local.endpoints == {"messages"}
+    assert local.endpoints == {"messages", "count_tokens"}
     assert [(account.name, account.weight) for account in local.accounts] == [("a", 1), ("b", 2)]
     assert config.routing.fallbacks == {"gpt-4o": ("local/mock-claude",)}
     assert config.routing.fallback_on == ("timeout", "auth")

@@ -51,6 +51,9 @@ class Usage(_Part, frozen=True):
     output_audio_tokens: int = 0
     output_image_tokens: int = 0
     web_searches: int = 0
+    images: int = 0  # made
+    characters: int = 0  # spoken
+    audio_ms: int = 0  # heard
 
 
 class CostLine(_Part, frozen=True):

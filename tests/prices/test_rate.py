@@ -1,6 +1,7 @@
 """Costs by hand, and the properties that budgets rest on."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 import msgspec
 import pytest
@@ -8,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollgate.events import CostLine, Usage
-from tollgate.prices.price import CALL_METERS, INPUT_METERS, METER_OF_WORD, OUTPUT_METERS, Price, Tier
+from tollgate.prices.price import (
+    CALL_METERS,
+    INPUT_METERS,
+    MEASURES,
+    METER_OF_WORD,
+    OUTPUT_METERS,
+    Price,
+    Tier,
+    unit_pusd,
+)
 from tollgate.prices.rate import UNLIMITED_OUTPUT, affordable_output, bill, bound_pusd, estimate_line, rate, unpriced
 
 FLAT = Price(version="v1", tiers=(Tier(above=0, unit_pusd={"input_tokens": 3, "output_tokens": 7, "request": 11}),))
@@ -95,8 +105,30 @@ def test_an_unknown_outcome_is_one_estimated_line_that_nobody_is_billed_for():
 
 
 def test_every_class_of_usage_is_input_output_or_by_the_call():
-    assert set(Usage.__struct_fields__) == {*INPUT_METERS, *OUTPUT_METERS, *CALL_METERS} - {"request"}
-    assert set(METER_OF_WORD.values()) == {*INPUT_METERS, *OUTPUT_METERS, *CALL_METERS}
+    assert set(Usage.__struct_fields__) == {*INPUT_METERS, *OUTPUT_METERS, *CALL_METERS, *MEASURES} - {"request"}
+    assert set(METER_OF_WORD.values()) == {*INPUT_METERS, *OUTPUT_METERS, *CALL_METERS, *MEASURES}
+
+
+@pytest.mark.parametrize(
+    ("units", "meters"),
+    [
+        ({"images": 40}, ["images"]),
+        ({"input_tokens": 3, "output_image_tokens": 7}, ["input_tokens", "output_image_tokens"]),
+        ({"input_tokens": 3, "output_image_tokens": 7, "images": 1}, ["input_tokens", "output_image_tokens", "images"]),
+        ({}, ["input_tokens", "output_image_tokens", "images"]),
+    ],
+)
+def test_a_model_is_charged_by_tokens_or_by_the_image(units, meters):
+    price = Price(version="v1", tiers=(Tier(above=0, unit_pusd=units),))
+    lines = rate(Usage(input_tokens=10, output_image_tokens=100, images=1), price)
+    assert [line.meter for line in lines] == meters
+    assert {line.cost_source for line in lines} == {"computed" if units else "unpriced"}
+
+
+def test_sound_is_priced_by_the_minute_and_counted_by_the_millisecond():
+    assert unit_pusd("audio_ms", Decimal("0.006")) * 60_000 == 6 * 10**9
+    assert unit_pusd("characters", Decimal(15)) == 15_000_000
+    assert unit_pusd("images", Decimal("0.04")) == 4 * 10**10
 
 
 # Properties ----------------------------------------------------------------------------------------------------------
@@ -106,7 +138,7 @@ pusd = st.integers(0, 10**8)
 
 @st.composite
 def prices(draw):
-    meters = st.sampled_from([*INPUT_METERS, *OUTPUT_METERS, *CALL_METERS])
+    meters = st.sampled_from([*INPUT_METERS, *OUTPUT_METERS, *CALL_METERS, *MEASURES])
     starts = sorted({0, *draw(st.lists(st.integers(1, 300_000), max_size=3))})
     return Price(
         version="v1",
@@ -122,22 +154,28 @@ class Call:
     input_tokens: int
     output_tokens: int
     web_searches: int
+    measures: Usage
 
 
 @st.composite
 def calls(draw):
     usage = Usage(**{meter: draw(st.integers(0, 200_000)) for meter in Usage.__struct_fields__})
+    measures = Usage(**{meter: getattr(usage, meter) + draw(st.sampled_from([0, 1, 500])) for meter in MEASURES})
 
     def limit(*meters):
         return sum(getattr(usage, meter) for meter in meters) + draw(st.sampled_from([0, 1, 50_000]))
 
-    return Call(usage, limit(*INPUT_METERS), limit(*OUTPUT_METERS), limit("web_searches"))
+    return Call(usage, limit(*INPUT_METERS), limit(*OUTPUT_METERS), limit("web_searches"), measures)
 
 
 @given(prices(), calls())
 def test_no_usage_within_the_limits_costs_more_than_the_bound(price, call):
     bound = bound_pusd(
-        price, input_tokens=call.input_tokens, output_tokens=call.output_tokens, web_searches=call.web_searches
+        price,
+        input_tokens=call.input_tokens,
+        output_tokens=call.output_tokens,
+        web_searches=call.web_searches,
+        limits=call.measures,
     )
     assert cost(rate(call.usage, price)) <= bound
 

@@ -8,10 +8,10 @@ PAGE = """# The sandbox provider
 
 <!-- Made by `make docs` from `tollgate/sandbox/knobs.py`; edit that. -->
 
-A provider that needs no account: built in, deterministic, in both dialects, and priced (1 USD per million input tokens,
-4 USD per million output tokens), so that budgets and books are real. A model's name says what it does. As a process of
-its own, with a ledger of every call at `GET /ledger`: `tollgate sandbox --port 9999`. `sandbox: false` in gateway.yaml
-switches the built-in one off.
+A provider that needs no account: built in, deterministic, at every endpoint and in every dialect, and priced (1 USD per
+million input tokens, 4 USD per million output tokens), so that budgets and books are real. A model's name says what it
+does. As a process of its own, with a ledger of every call at `GET /ledger`: `tollgate sandbox --port 9999`. `sandbox:
+false` in gateway.yaml switches the built-in one off.
 
 {names}
 """

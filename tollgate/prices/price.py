@@ -1,19 +1,21 @@
 """What one unit of everything that a model can be charged for costs: written in USD, compiled to whole pico-dollars.
 
-Prices are written as providers publish them: USD per million tokens, or USD per call. A million tokens at 1 USD are
+Prices are written as providers publish them: USD per million tokens or characters, per call, per image, or per minute
+of sound. A million tokens at 1 USD are
 1,000,000 pico-dollars each, so a published price of up to six decimals is exact; a finer one is rounded half to even,
 once, here. Everything after this module is a product of integers.
 
 Pure: no clock, no I/O.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import TypeAlias
 
 import msgspec
 
 from tollgate import money
+from tollgate.events import Usage
 
 Amount: TypeAlias = Decimal | dict[int, Decimal]
 """USD, or by length: {0: base, 200000: dearer} is dearer for the *whole* request once its total input, caches
@@ -29,7 +31,11 @@ INPUT_METERS = (
     "input_image_tokens",
 )
 OUTPUT_METERS = ("output_tokens", "reasoning_tokens", "output_audio_tokens", "output_image_tokens")
-CALL_METERS = ("web_searches", "request")
+CALL_METERS = ("web_searches", "request", "images")
+
+# Other measures of what tokens may measure too: a model is charged by one or the other
+MEASURES = ("images", "characters", "audio_ms")
+_MS_PER_MINUTE = 60_000
 
 # What each price is called in pricing.yaml and in the catalogue → the meter that it is for
 METER_OF_WORD = {
@@ -46,6 +52,9 @@ METER_OF_WORD = {
     "output_image": "output_image_tokens",
     "web_search": "web_searches",
     "request": "request",
+    "image": "images",
+    "characters": "characters",
+    "audio_minute": "audio_ms",
 }
 
 # A meter without a price of its own costs what this one costs; those in front are settled first
@@ -97,6 +106,19 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
         """Every tier that a request of at most so many input tokens can fall into."""
         return tuple(tier for tier in self.tiers if tier.above < input_tokens) or self.tiers[:1]
 
+    @property
+    def is_free(self) -> bool:
+        """Does nothing of it cost anything?"""
+        return not any(unit for tier in self.tiers for unit in tier.unit_pusd.values())
+
+    def charges(self, meters: Iterable[str]) -> bool:
+        """Is any of these charged for?"""
+        return any(tier.unit_pusd.get(meter) for tier in self.tiers for meter in meters)
+
+    def covers(self, usage: Usage) -> bool:
+        """Has each class of the usage that is not zero a price?"""
+        return all(meter in self.tiers[0].unit_pusd for meter, count in counted(usage))
+
 
 def compile_price(
     usd: Mapping[str, Amount],
@@ -122,9 +144,17 @@ def compile_price(
     )
 
 
+def counted(usage: Usage) -> list[tuple[str, int]]:
+    """Meter and quantity of each class that is not zero."""
+    counts: tuple[int, ...] = msgspec.structs.astuple(usage)
+    return [(meter, count) for meter, count in zip(usage.__struct_fields__, counts, strict=True) if count]
+
+
 def unit_pusd(meter: str, usd: Decimal) -> int:
-    """Pico-dollars per token, or per call, of a published price."""
-    return money.pusd(usd if meter in CALL_METERS else usd.scaleb(-6))
+    """Pico-dollars per token or character, per call or image, or per millisecond of a published price."""
+    if meter in CALL_METERS:
+        return money.pusd(usd)
+    return money.pusd(usd / _MS_PER_MINUTE if meter == "audio_ms" else usd.scaleb(-6))
 
 
 def _at(amount: Amount, start: int) -> Decimal:

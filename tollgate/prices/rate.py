@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from tollgate.events import CostLine, CostSource, Usage
-from tollgate.prices.price import INPUT_METERS, OUTPUT_METERS, Price, Tier
+from tollgate.prices.price import INPUT_METERS, MEASURES, OUTPUT_METERS, Price, Tier, counted
 
+_NOTHING = Usage()
 UNLIMITED_OUTPUT = 2**31 - 1
 """What `affordable_output` answers where output costs nothing: more tokens than any model can send."""
 
@@ -22,12 +23,16 @@ def rate(usage: Usage, price: Price, *, source: CostSource = "computed") -> tupl
     """One line for each class of `usage` that is not zero, and one for the fee per call where there is one.
 
     The tier is chosen by the total input, caches included, and holds for the whole request.
-    A class for which the model has no price is a line of cost 0 marked `unpriced`. Nothing is billed yet.
+    A class for which the model has no price is a line of cost 0 marked `unpriced`. Images, characters and sound are
+    counted beside tokens: where the model is charged by one of the two, the other is no line. Nothing is billed yet.
     """
     units = price.tier(sum(getattr(usage, meter) for meter in INPUT_METERS)).unit_pusd
+    counts = counted(usage)
+    charged = {meter in MEASURES for meter, _ in counts if meter in units}
     lines = [
         _line(meter, quantity, units.get(meter), source=source, version=price.version)
-        for meter, quantity in _quantities(usage)
+        for meter, quantity in counts
+        if meter in units or (meter not in MEASURES) not in charged
     ]
     if fee_pusd := units.get("request"):
         lines.append(_line("request", 1, fee_pusd, source=source, version=price.version))
@@ -36,9 +41,7 @@ def rate(usage: Usage, price: Price, *, source: CostSource = "computed") -> tupl
 
 def unpriced(usage: Usage, *, version: str = "") -> tuple[CostLine, ...]:
     """The lines of a call to a model that the price book `version` does not know: quantities to be rated later."""
-    return tuple(
-        _line(meter, quantity, None, source="unpriced", version=version) for meter, quantity in _quantities(usage)
-    )
+    return tuple(_line(meter, quantity, None, source="unpriced", version=version) for meter, quantity in counted(usage))
 
 
 def estimate_line(bound_pusd: int, version: str) -> CostLine:
@@ -65,11 +68,14 @@ def stated_line(cost_pusd: int, version: str) -> CostLine:
     )
 
 
-def bound_pusd(price: Price, *, input_tokens: int, output_tokens: int, web_searches: int = 0) -> int:
+def bound_pusd(
+    price: Price, *, input_tokens: int, output_tokens: int, web_searches: int = 0, limits: Usage = _NOTHING
+) -> int:
     """The most that a call within these limits can cost: for no usage within them does `rate` add up to more.
 
     Every input token is taken at the dearest input class (a cache write of one hour, audio) and every output token
-    at the dearest output class, of the dearest tier that so much input can reach. It never falls when a limit grows.
+    at the dearest output class, of the dearest tier that so much input can reach; `limits` are the most of the measures
+    beside tokens. It never falls when a limit grows.
     What has no price counts nothing here, as it does in `rate`.
     """
     tiers = price.tiers_within(input_tokens)
@@ -77,6 +83,7 @@ def bound_pusd(price: Price, *, input_tokens: int, output_tokens: int, web_searc
         input_tokens * _dearest(tiers, INPUT_METERS)
         + output_tokens * _dearest(tiers, OUTPUT_METERS)
         + web_searches * _dearest(tiers, ("web_searches",))
+        + sum(count * _dearest(tiers, (meter,)) for meter, count in counted(limits) if meter in MEASURES)
         + _dearest(tiers, ("request",))
     )
 
@@ -118,11 +125,6 @@ def _line(meter: str, quantity: int, unit_pusd: int | None, *, source: CostSourc
         price_version=version,
         cost_source="unpriced" if unit_pusd is None else source,
     )
-
-
-def _quantities(usage: Usage) -> list[tuple[str, int]]:
-    counts: tuple[int, ...] = msgspec.structs.astuple(usage)
-    return [(meter, count) for meter, count in zip(usage.__struct_fields__, counts, strict=True) if count]
 
 
 def _dearest(tiers: Sequence[Tier], meters: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from tollgate.sandbox.answer import Answer, Finish
+from tollgate.sandbox.answer import compose as compose
 from tollgate.sandbox.knobs import MODELS
 from tollgate.sandbox.request import (
     Ask,
@@ -22,9 +23,11 @@ from tollgate.sandbox.request import (
     read_model,
     read_stop,
 )
+from tollgate.sandbox.request import read_document as read_json
 
 NAME = "anthropic"
 REQUEST_ID_HEADER = b"request-id"
+CONTENT_TYPE = b"application/json"
 IN_BAND_ERROR = Refused(529, "Overloaded")
 
 _CREATED_AT = "2026-01-01T00:00:00Z"
@@ -44,6 +47,10 @@ _BEFORE_PIECE = (
     b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"'
 )
 _AFTER_PIECE = b'"}}\n\n'
+
+
+def read_document(body: bytes, headers: Mapping[bytes, bytes]) -> Document:
+    return read_json(body)
 
 
 def read_ask(document: Document, headers: Mapping[bytes, bytes]) -> Ask:

@@ -8,12 +8,11 @@ from urllib.parse import parse_qs
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tollgate.sandbox.answer import compose
 from tollgate.sandbox.delivery import Caller, Cut, Plan, deliver, send_body, send_error, send_json
-from tollgate.sandbox.dialect import ANTHROPIC, OPENAI, RESPONSES, Dialect
+from tollgate.sandbox.dialect import ANTHROPIC, OPENAI, PATHS, Dialect
 from tollgate.sandbox.knobs import Knobs, parse_model
 from tollgate.sandbox.ledger import Call, Ledger, LedgerFull, Outcome
-from tollgate.sandbox.request import MAX_NAME_SHOWN, Refused, read_document
+from tollgate.sandbox.request import MAX_NAME_SHOWN, Refused
 
 BAD_KEY = b"bad-key"  # the one API key that is refused; any other will do, or none
 MAX_BODY_BYTES = 64 << 20
@@ -35,9 +34,7 @@ class _Sandbox:
         self._ledger = ledger
         self._calls: dict[tuple[str, str], int] = {}  # (chain, model) → calls so far, where only the first fail
         self._routes: dict[str, dict[str, _Handler]] = {
-            "/v1/chat/completions": {"POST": partial(self._call, OPENAI)},
-            "/v1/messages": {"POST": partial(self._call, ANTHROPIC)},
-            "/v1/responses": {"POST": partial(self._call, RESPONSES)},
+            **{path: {"POST": partial(self._call, dialect)} for path, dialect in PATHS.items()},
             "/v1/models": {"GET": self._models},
             "/ledger": {"GET": self._read_ledger, "DELETE": self._clear_ledger},
             "/healthz": {"GET": self._healthz},
@@ -116,14 +113,14 @@ class _Sandbox:
             _authenticate(headers)
             if len(body) > MAX_BODY_BYTES:
                 raise Refused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
-            document = read_document(body)
+            document = dialect.read_document(body, headers)
             model = str(document.get("model", ""))[:MAX_NAME_SHOWN]
             ask = dialect.read_ask(document, headers)
             knobs = parse_model(ask.model)
             if knobs.error_status is not None and self._fails(knobs.failing_calls, chain, ask.model):
                 message = f"The sandbox answers {knobs.error_status} because the name of the model asks for it."
                 raise Refused(knobs.error_status, message)
-            return Plan(model, knobs, (ask, compose(ask, knobs)))
+            return Plan(model, knobs, (ask, dialect.compose(ask, knobs)))
         except Refused as refused:
             return Plan(model, knobs, refused)
 

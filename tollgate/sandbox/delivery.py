@@ -90,7 +90,7 @@ async def deliver(dialect: Dialect, plan: Plan, call: Call, caller: Caller, send
 
 async def _whole(dialect: Dialect, knobs: Knobs, ask: Ask, answer: Answer, call: Call, send: Send) -> Outcome:
     """A unary answer. All of its tokens count when any of its body is handed over, for all were made."""
-    headers = (_JSON, _request_id(dialect, call.seq))
+    headers = ((b"content-type", dialect.CONTENT_TYPE), _request_id(dialect, call.seq))
     if knobs.in_band_after is not None and knobs.cut_after is None:
         await send_body(send, 200, dialect.error_body(dialect.IN_BAND_ERROR, call.seq), headers)
         return "error"

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from tollgate.sandbox import anthropic, openai, responses
+from tollgate.sandbox import anthropic, openai, responses, services
 from tollgate.sandbox.answer import Answer
+from tollgate.sandbox.knobs import Knobs
 from tollgate.sandbox.request import Ask, Document, Refused
 
 
@@ -17,7 +18,10 @@ class Dialect(Protocol):
     NAME: str
     REQUEST_ID_HEADER: bytes
     IN_BAND_ERROR: Refused
+    CONTENT_TYPE: bytes  # of unary answers
 
+    def read_document(self, body: bytes, headers: Mapping[bytes, bytes]) -> Document: ...
+    def compose(self, ask: Ask, knobs: Knobs) -> Answer: ...
     def read_ask(self, document: Document, headers: Mapping[bytes, bytes]) -> Ask: ...
     def request_id(self, seq: int) -> str: ...
     def error_body(self, refused: Refused, seq: int) -> bytes: ...
@@ -32,3 +36,18 @@ class Dialect(Protocol):
 OPENAI: Dialect = openai
 ANTHROPIC: Dialect = anthropic
 RESPONSES: Dialect = responses
+
+# Where each is spoken
+PATHS: Mapping[str, Dialect] = {
+    "/v1/chat/completions": OPENAI,
+    "/v1/messages": ANTHROPIC,
+    "/v1/messages/count_tokens": services.CountTokens(),
+    "/v1/responses": RESPONSES,
+    "/v1/completions": services.Completions(),
+    "/v1/embeddings": services.Embeddings(),
+    "/v1/images/generations": services.Images(),
+    "/v1/moderations": services.Moderations(),
+    "/v1/audio/speech": services.Speech(),
+    "/v1/audio/transcriptions": services.Transcriptions(),
+    "/v1/audio/translations": services.Transcriptions(),
+}

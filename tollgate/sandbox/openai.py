@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from tollgate.sandbox.answer import Answer, Finish
+from tollgate.sandbox.answer import compose as compose
 from tollgate.sandbox.knobs import MODELS
 from tollgate.sandbox.request import (
     Ask,
@@ -21,9 +22,11 @@ from tollgate.sandbox.request import (
     read_model,
     read_stop,
 )
+from tollgate.sandbox.request import read_document as read_json
 
 NAME = "openai"
 REQUEST_ID_HEADER = b"x-request-id"
+CONTENT_TYPE = b"application/json"
 IN_BAND_ERROR = Refused(500, "The server had an error while processing your request.")
 
 _MAX_CHOICES = 128
@@ -39,6 +42,10 @@ _ERRORS: dict[int, tuple[str, str | None]] = {
     429: ("requests", "rate_limit_exceeded"),
 }
 _MARK = "@"  # stands for the content while the frame of a chunk is made
+
+
+def read_document(body: bytes, headers: Mapping[bytes, bytes]) -> Document:
+    return read_json(body)
 
 
 def read_ask(document: Document, headers: Mapping[bytes, bytes]) -> Ask:

@@ -9,15 +9,22 @@ from typing import Any
 import orjson
 
 from tollgate.sandbox.answer import Answer
+from tollgate.sandbox.answer import compose as compose
 from tollgate.sandbox.openai import CREATED_S
 from tollgate.sandbox.openai import error_body as error_body
 from tollgate.sandbox.openai import models_body as models_body
 from tollgate.sandbox.openai import request_id as request_id
 from tollgate.sandbox.request import Ask, Document, Refused, measure, read_bool, read_int, read_model
+from tollgate.sandbox.request import read_document as read_json
 
 NAME = "responses"
 REQUEST_ID_HEADER = b"x-request-id"
+CONTENT_TYPE = b"application/json"
 IN_BAND_ERROR = Refused(500, "The server had an error while processing your request.")
+
+
+def read_document(body: bytes, headers: Mapping[bytes, bytes]) -> Document:
+    return read_json(body)
 
 
 def read_ask(document: Document, headers: Mapping[bytes, bytes]) -> Ask:

@@ -31,6 +31,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     `max_output_tokens` is the client's own cap, per choice. `unbounded` is the path of a field whose tokens cannot be
     bounded by counting bytes (images, audio, stored input, the provider's own tools). `unbounded_at_home` is one that
     only a provider of the same dialect is told of, because a translation leaves it out.
+
+    `limits` are what it can use at most beyond input and output tokens (images, characters). `uncappable` is the path
+    of the field that decides how much comes out where no cap can be sent. `free`: nobody charges for it.
     """
 
     model: str
@@ -41,6 +44,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     unbounded: str | None = None
     unbounded_at_home: str | None = None
+    limits: Usage = Usage()
+    uncappable: str | None = None
+    free: bool = False
 
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +130,7 @@ class Meter(msgspec.Struct, kw_only=True):
     served_model: str | None = None
     finish_reason: str | None = None  # the provider's own word
     usage: Usage | None = None  # None: the provider has said nothing, which is not the same as zero
+    estimate: Usage | None = None  # where the provider has said nothing, or not what the model is charged by
     usage_raw: str | None = None  # the provider's block as JSON; parts that came in several events are merged
     stated_cost_pusd: int | None = None  # what the provider says that the call cost, where it can be believed
     price_context: dict[str, str] = {}  # what chose among the model's prices, such as {"service_tier": "priority"}
@@ -173,6 +180,7 @@ class Exchange(Protocol):
 
     request: UpstreamRequest
     meter: Meter
+    content_type: str  # of what the client gets
     dropped: tuple[str, ...]  # the client's names of what the provider is not told
 
     def answer(self, body: bytes) -> None:

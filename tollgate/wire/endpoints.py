@@ -1,8 +1,9 @@
 """What can be asked: every endpoint, by its name in the events and the books.
 
 An endpoint is a conversation, which goes between dialects (`tollgate.wire.exchange`), and whose answer any provider can
-give. Providers say which endpoints they serve; a conversation that a provider does not serve as it was asked is
-translated to the protocol that it speaks. Pure.
+give; or a service (`tollgate.wire.services`), which is passed on to a provider that serves the same. Providers say
+which endpoints they serve; a conversation that a provider does not serve as it was asked is translated to the protocol
+that it speaks. Pure.
 """
 
 from collections.abc import Mapping
@@ -14,27 +15,56 @@ from tollgate.errors import Refusal
 from tollgate.events import Dialect
 from tollgate.wire import Ask, Body, Exchange, Quirks
 from tollgate.wire.exchange import WIRES, cannot_carry, exchange_for
+from tollgate.wire.services import Service
+from tollgate.wire.services.completions import Completions
+from tollgate.wire.services.count_tokens import CountTokens
+from tollgate.wire.services.embeddings import Embeddings
+from tollgate.wire.services.images import Images
+from tollgate.wire.services.moderations import Moderations
+from tollgate.wire.services.speech import Speech
+from tollgate.wire.services.transcriptions import Transcriptions, Translations
 
-EndpointName = Literal["chat", "messages", "responses", "generate_content"]
+EndpointName = Literal[
+    "chat",
+    "messages",
+    "responses",
+    "generate_content",
+    "completions",
+    "embeddings",
+    "images",
+    "moderations",
+    "speech",
+    "transcriptions",
+    "translations",
+    "count_tokens",
+]
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One kind of request. `path` is its name in events and books, `name` that in `gateway.yaml`."""
+    """One kind of request. `path` is its name in events and books, `name` that in `gateway.yaml`.
+
+    `service` is None for a conversation; a service is asked in the dialect of its clients only.
+    """
 
     name: EndpointName
     path: str
     dialect: Dialect
+    service: type[Service] | None = None
 
     def ask(self, body: Body) -> Ask:
         """What admission must know. Raises `Refusal` (400) for a field of the wrong type or a missing one."""
-        return WIRES[self.dialect].ask(body)
+        return WIRES[self.dialect].ask(body) if self.service is None else self.service.ask(body)
 
     def protocol(self, protocol: Dialect, served: frozenset[EndpointName]) -> Dialect | None:
         """In which protocol a provider of `protocol` is asked that serves the endpoints `served`; None: it is not."""
-        return self.dialect if self.name in served else protocol
+        if self.name in served:
+            return self.dialect
+        return protocol if self.service is None else None
 
     def cannot_carry(self, protocol: Dialect, body: Body, *, model: str, quirks: Quirks) -> Refusal | None:
         """Why a request cannot go to a model behind `protocol`; None if it can."""
+        if self.service is not None:
+            return None
         return cannot_carry(self.dialect, protocol, body, model=model, quirks=quirks)
 
     def exchange(
@@ -49,6 +79,15 @@ class Endpoint(msgspec.Struct, frozen=True):
         quirks: Quirks,
     ) -> Exchange:
         """One attempt at a request that `ask` has accepted. Raises what `cannot_carry` returns."""
+        if self.service is not None:
+            return self.service.exchange(
+                body,
+                request_id=request_id,
+                model=model,
+                max_output_tokens=max_output_tokens,
+                headers=headers,
+                quirks=quirks,
+            )
         return exchange_for(
             self.dialect,
             protocol,
@@ -66,14 +105,33 @@ _ALL = (
     Endpoint("messages", "/v1/messages", "anthropic"),
     Endpoint("responses", "/v1/responses", "responses"),
     Endpoint("generate_content", "/v1beta/models/{model}:generateContent", "gemini"),
+    Endpoint("completions", "/v1/completions", "openai", Completions),
+    Endpoint("embeddings", "/v1/embeddings", "openai", Embeddings),
+    Endpoint("images", "/v1/images/generations", "openai", Images),
+    Endpoint("moderations", "/v1/moderations", "openai", Moderations),
+    Endpoint("speech", "/v1/audio/speech", "openai", Speech),
+    Endpoint("transcriptions", "/v1/audio/transcriptions", "openai", Transcriptions),
+    Endpoint("translations", "/v1/audio/translations", "openai", Translations),
+    Endpoint("count_tokens", "/v1/messages/count_tokens", "anthropic", CountTokens),
 )
 
 ENDPOINTS: Mapping[str, Endpoint] = {endpoint.path: endpoint for endpoint in _ALL}
 
 # What a provider serves that does not say, by the protocol that it speaks; nothing, where no client speaks it
 SERVED: Mapping[Dialect, frozenset[EndpointName]] = {
-    "openai": frozenset({"chat"}),
-    "anthropic": frozenset({"messages"}),
+    "openai": frozenset(
+        {
+            "chat",
+            "completions",
+            "embeddings",
+            "images",
+            "moderations",
+            "speech",
+            "transcriptions",
+            "translations",
+        }
+    ),
+    "anthropic": frozenset({"messages", "count_tokens"}),
     "responses": frozenset({"responses"}),
     "gemini": frozenset({"generate_content"}),
 }

@@ -32,7 +32,7 @@ from tollgate.wire import (
 from tollgate.wire.content import Choice, Finish, ToolCall
 from tollgate.wire.failures import inband_error, refusal_of, unreadable
 from tollgate.wire.names import ToolNames
-from tollgate.wire.neutral import ClientCodec, Codec, Mark, ProviderCodec, parse, settled
+from tollgate.wire.neutral import ClientCodec, Codec, Failing, Listening, Mark, Passing, ProviderCodec, parse, settled
 from tollgate.wire.scope import Losses, NotCarried, fit
 from tollgate.wire.sequence import Sequencer
 from tollgate.wire.sse import Event
@@ -86,7 +86,7 @@ def exchange_for(
         losses = Losses({})
         sent = both.pass_on(body, model=model, max_output_tokens=max_output_tokens, quirks=quirks, losses=losses)
         request = _request(both, body, sent, model, both.request_headers(headers), quirks)
-        return _Passage(both, body, sent, request, quirks, losses.names)
+        return Passage(both, body, sent, request, quirks, losses.names)
     client, provider = _CLIENTS[dialect], _PROVIDERS[protocol]
     sent, dropped, names = _translate(
         client, provider, body, model=model, max_output_tokens=max_output_tokens, quirks=quirks
@@ -161,8 +161,8 @@ class _Attempt:
 
     def __init__(
         self,
-        client: ClientCodec,
-        provider: ProviderCodec,
+        failing: Failing,
+        listening: Listening,
         body: Body,
         sent: Body,
         request: UpstreamRequest,
@@ -171,20 +171,21 @@ class _Attempt:
     ) -> None:
         self.request = request
         self.meter = Meter()
+        self.content_type = "text/event-stream; charset=utf-8" if request.stream else "application/json"
         self.dropped = dropped
-        self._client = client
+        self._failing = failing
+        self._listening = listening
         self._body = body
-        self._provider = provider
         self._quirks = quirks
-        self._splitter = provider.splitter()
-        self._reader = provider.reader(self.meter, sent, quirks)
+        self._splitter = listening.splitter()
+        self._reader = listening.reader(self.meter, sent, quirks)
         self._error: ProviderError | None = None
         self._late: list[bytes] = []  # what became ready only when the body was over
         self._answer: Body = {}
 
     def answer(self, body: bytes) -> None:
         self._answer = parse(body)
-        self._provider.read_answer(self._answer, self.meter, self._quirks)
+        self._listening.read_answer(self._answer, self.meter, self._quirks)
         self.meter.content_started = self.meter.complete = True
 
     def feed(self, data: bytes) -> bytes:
@@ -217,7 +218,7 @@ class _Attempt:
 
     def failure(self, error: ProviderError | Refusal, request_id: str) -> bytes:
         refused = refusal_of(error) if isinstance(error, ProviderError) else error
-        return self._client.error_event(refused, request_id, self.meter.events)
+        return self._failing.error_event(refused, request_id, self.meter.events)
 
     def _take(self, event: Event, mark: Mark, out: list[bytes]) -> None:
         raise NotImplementedError
@@ -230,12 +231,12 @@ class _Attempt:
             self._take(rest, self._reader.read(rest), self._late)
 
 
-class _Passage(_Attempt):
+class Passage(_Attempt):
     """The same dialect on both sides: every event leaves in the bytes it came in, but for the one with the extras."""
 
     def __init__(
         self,
-        codec: Codec,
+        codec: Passing,
         body: Body,
         sent: Body,
         request: UpstreamRequest,
@@ -243,6 +244,7 @@ class _Passage(_Attempt):
         dropped: tuple[str, ...],
     ) -> None:
         super().__init__(codec, codec, body, sent, request, quirks, dropped)
+        self._codec = codec
         self._open = False
         self._head: list[bytes] = []
         self._tail: list[Event] = []
@@ -251,8 +253,8 @@ class _Passage(_Attempt):
     def final(self, extras: Extras) -> bytes:
         extras = msgspec.structs.replace(extras, dropped=self.dropped)
         if self.request.stream:
-            return b"".join(self._head + self._late) + self._client.write_tail(self._tail, self._body, extras)
-        self._client.add_extras(self._answer, extras)
+            return b"".join(self._head + self._late) + self._codec.write_tail(self._tail, self._body, extras)
+        self._codec.add_extras(self._answer, extras)
         return orjson.dumps(self._answer)
 
     def _take(self, event: Event, mark: Mark, out: list[bytes]) -> None:
@@ -293,6 +295,7 @@ class _Translation(_Attempt):
         request_id: str,
     ) -> None:
         super().__init__(client, provider, body, sent, request, quirks, dropped)
+        self._provider = provider
         self._names = names
         self._request_id = request_id
         self._writer = client.writer(self.meter, body, request_id)

@@ -19,6 +19,7 @@ from typing import Protocol
 import msgspec
 import orjson
 
+from tollgate.errors import Refusal
 from tollgate.events import Usage
 from tollgate.wire import Body, ClientWire, Extras, Meter, ProviderWire, Quirks
 from tollgate.wire.content import (
@@ -170,6 +171,27 @@ class Codec(ClientCodec, ProviderCodec, Protocol):
         refuse, is left out and named in `losses`.
         """
         ...
+
+
+class Listening(Protocol):
+    """What it takes to meter a provider's answer: a part of `ProviderCodec`."""
+
+    def read_answer(self, answer: Body, meter: Meter, quirks: Quirks) -> None: ...
+    def splitter(self) -> Splitter: ...
+    def reader(self, meter: Meter, body: Body, quirks: Quirks) -> Reader: ...
+
+
+class Failing(Protocol):
+    """What it takes to tell a client that a stream broke: a part of `ClientCodec`."""
+
+    def error_event(self, refusal: Refusal, request_id: str, number: int | None = None) -> bytes: ...
+
+
+class Passing(Listening, Failing, Protocol):
+    """What it takes to pass an answer on to a client of the same dialect: a part of `Codec`, and all of a service."""
+
+    def add_extras(self, answer: Body, extras: Extras) -> None: ...
+    def write_tail(self, events: list[Event], body: Body, extras: Extras) -> bytes: ...
 
 
 # Conversations ------------------------------------------------------------------------------------------------------
