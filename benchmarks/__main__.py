@@ -3,14 +3,17 @@
     python -m benchmarks --json > figures.json
     python -m benchmarks --section unary --section streams
     python -m benchmarks --section memory --section restart --soak 100000
+    python -m benchmarks --section kafka --rounds 1
 
-Everything listens on the loopback interface, and the data lies in a temporary folder. Takes some four minutes.
+Everything listens on the loopback interface, and the data lies in a temporary folder. Takes some four minutes, and as
+long for each round on Kafka, where a broker is started if TOLLGATE_TEST_KAFKA names none.
 """
 
 import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +23,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import SECTIONS, Bench, Figure
+from benchmarks import kafka
+from benchmarks.figures import Figure
+from benchmarks.measure import SECTIONS, Bench
 from benchmarks.servers import running
 
 SOAK = 10_000
+NAMES = (*SECTIONS, *kafka.SECTIONS)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,16 +44,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main(
-    section: Annotated[list[str], typer.Option(help=f"One of {', '.join(SECTIONS)}; all when left out.")] = [],  # noqa: B006
+    section: Annotated[list[str], typer.Option(help=f"{', '.join(NAMES)}, or how several of them begin.")] = [],  # noqa: B006
     rounds: Annotated[int, typer.Option(min=1, max=20, help="What each figure is the median of.")] = 3,
     soak: Annotated[int, typer.Option(min=1000, max=10_000_000, help="Requests of the section 'memory'.")] = SOAK,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Measure the gateway beside the mock upstream that it calls."""
-    unknown = [name for name in section if name not in SECTIONS]
+    """Measure the gateway beside the mock upstream that it calls; on Kafka only where a section says so."""
+    unknown = [name for name in section if not any(each.startswith(name) for each in NAMES)]
     if unknown:
-        raise typer.BadParameter(f"there is no section '{unknown[0]}'; there are {', '.join(SECTIONS)}")
-    report = measure([name for name in SECTIONS if name in section or not section], rounds=rounds, soak=soak)
+        raise typer.BadParameter(f"there is no section '{unknown[0]}'; there are {', '.join(NAMES)}")
+    chosen = [name for name in NAMES if name.startswith(tuple(section))] if section else list(SECTIONS)
+    report = measure(chosen, rounds=rounds, soak=soak)
     if json:
         print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
@@ -55,22 +62,37 @@ def main(
 
 
 def measure(sections: list[str], *, rounds: int, soak: int) -> Report:
-    """Run the sections in their order on one gateway."""
+    """Run the sections in their order: those of one process on one gateway, those of Kafka on another."""
     load_before = os.getloadavg()[0]
-    figures = []
-    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as folder, running(Path(folder)) as (upstream, gateway):
-        bench = Bench(upstream, gateway, rounds=rounds, soak=soak)
-        for name in sections:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            figures += list(SECTIONS[name](bench))
     return Report(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         python=platform.python_version(),
         cores=os.cpu_count() or 0,
         load_before=load_before,
+        figures=[*_embedded(sections, rounds, soak), *_on_kafka(sections, rounds)],
         load_after=os.getloadavg()[0],
-        figures=figures,
     )
+
+
+def _embedded(sections: list[str], rounds: int, soak: int) -> Iterator[Figure]:
+    chosen = [name for name in sections if name in SECTIONS]
+    if not chosen:
+        return
+    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as folder, running(Path(folder)) as (upstream, gateway):
+        bench = Bench(upstream, gateway, rounds=rounds, soak=soak)
+        for name in chosen:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            yield from SECTIONS[name](bench)
+
+
+def _on_kafka(sections: list[str], rounds: int) -> Iterator[Figure]:
+    chosen = [name for name in sections if name in kafka.SECTIONS]
+    if not chosen:
+        return
+    with kafka.site(rounds) as site:
+        for name in chosen:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            yield from kafka.SECTIONS[name](site)
 
 
 def show(report: Report) -> None:

@@ -1,16 +1,19 @@
-"""What is measured, section by section: each compares the gateway with calling the mock upstream directly.
+"""What is measured of one process on its embedded log: each section compares it with calling the mock directly."""
 
-A figure is the median of several rounds, because other work on the machine disturbs single ones.
-"""
-
+import asyncio
 import signal
 from collections.abc import Callable, Iterator
-from statistics import median, quantiles
+from pathlib import Path
 
 import msgspec
 
+from benchmarks.figures import Figure, added, figure, percentile
 from benchmarks.load import Order, Outcome, Target
 from benchmarks.servers import Gateway, Process, load
+from benchmarks.state import ROWS, fill
+from tollgate.app.open_log import LOG_FOLDER
+from tollgate.log.embedded import EmbeddedLog
+from tollgate.topics import load_topics
 
 CONCURRENCY = 64
 RATE_PER_S = 20.0
@@ -21,20 +24,6 @@ UNARY_REQUESTS = 4_000  # of one round
 STREAM_REQUESTS = 1_000
 PACED_S = 15.0
 MEMORY_STEPS = 10
-
-
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One result. `direct` is the same without the gateway, `added` the difference; `rounds` is what it is the median
-    of. `target` is what we want it to be.
-    """
-
-    name: str
-    unit: str
-    value: float
-    direct: float | None = None
-    added: float | None = None
-    target: str = ""
-    rounds: list[float] = []
 
 
 class Bench:
@@ -82,8 +71,8 @@ def latency(bench: Bench) -> Iterator[Figure]:
     outcomes = [bench.side_by_side(UNARY) for _ in range(bench.rounds)]
     direct, through = ([outcome.times[side].latency_ms for outcome in outcomes] for side in (0, 1))
     at = f"unary, {RATE_PER_S:.0f}/s"
-    yield _added(f"latency p50 ({at})", direct, through, 50, target="added <= 2")
-    yield _added(f"latency p99 ({at})", direct, through, 99, target="added <= 15")
+    yield added(f"latency p50 ({at})", direct, through, 50, target="added <= 2")
+    yield added(f"latency p99 ({at})", direct, through, 99, target="added <= 15")
 
 
 def first_token(bench: Bench) -> Iterator[Figure]:
@@ -91,8 +80,8 @@ def first_token(bench: Bench) -> Iterator[Figure]:
     outcomes = [bench.side_by_side(STREAM) for _ in range(bench.rounds)]
     direct, through = ([outcome.times[side].first_token_ms for outcome in outcomes] for side in (0, 1))
     at = f"{RATE_PER_S:.0f} streams/s"
-    yield _added(f"first token p50 ({at})", direct, through, 50, target="added <= 3")
-    yield _added(f"first token p99 ({at})", direct, through, 99)
+    yield added(f"first token p50 ({at})", direct, through, 50, target="added <= 3")
+    yield added(f"first token p99 ({at})", direct, through, 99)
 
 
 def unary(bench: Bench) -> Iterator[Figure]:
@@ -101,7 +90,7 @@ def unary(bench: Bench) -> Iterator[Figure]:
     bench.through(UNARY, **order)  # warms up
     direct = [bench.direct(UNARY, **order) for _ in range(bench.rounds)]
     through = [bench.through(UNARY, **order) for _ in range(bench.rounds)]
-    yield _figure(
+    yield figure(
         f"unary requests ({CONCURRENCY} at a time)",
         "1/s",
         [UNARY_REQUESTS / outcome.seconds for outcome, _ in through],
@@ -109,13 +98,13 @@ def unary(bench: Bench) -> Iterator[Figure]:
         target=">= 1200",
     )
     for percent in (50, 99):
-        yield _figure(
+        yield figure(
             f"latency p{percent} ({CONCURRENCY} at a time)",
             "ms",
-            [_percentile(outcome.times[0].latency_ms, percent) for outcome, _ in through],
-            [_percentile(outcome.times[0].latency_ms, percent) for outcome in direct],
+            [percentile(outcome.times[0].latency_ms, percent) for outcome, _ in through],
+            [percentile(outcome.times[0].latency_ms, percent) for outcome in direct],
         )
-    yield _figure(
+    yield figure(
         "CPU of the gateway per 1,000 unary",
         "s",
         [cpu_s / UNARY_REQUESTS * 1000 for _, cpu_s in through],
@@ -128,7 +117,7 @@ def streams(bench: Bench) -> Iterator[Figure]:
     order = {"requests": STREAM_REQUESTS, "concurrency": CONCURRENCY}
     for name, model, target in (("10 ms apart", STREAM, "<= 1.5"), ("at once", BURST, "")):
         through = [bench.through(model, **order) for _ in range(bench.rounds)]
-        yield _figure(
+        yield figure(
             f"CPU per 1,000 streams of 20 chunks, {name}",
             "s",
             [cpu_s / STREAM_REQUESTS * 1000 for _, cpu_s in through],
@@ -153,46 +142,23 @@ def restart(bench: Bench) -> Iterator[Figure]:
     """How soon it is ready again, with all that it has answered on its log."""
     for number, how in ((signal.SIGTERM, "stopped"), (signal.SIGKILL, "killed")):
         rounds = [bench.gateway.restart(number) for _ in range(bench.rounds)]
-        yield _figure(f"start to ready after {bench.requests:,} requests, {how}", "s", rounds, target="<= 3")
+        yield figure(f"start to ready after {bench.requests:,} requests, {how}", "s", rounds, target="<= 3")
+
+
+def recovery(bench: Bench) -> Iterator[Figure]:
+    """How soon it is ready again when the checkpoint of one partition has a million rows."""
+
+    async def filled(data: Path) -> None:
+        log = await EmbeddedLog.open(data / LOG_FOLDER, load_topics(), durability="process")
+        await fill(log, partition=log.partition_for("requests", b"default"))
+        await log.close()
+
+    bench.gateway.stop_and_fill(lambda data: asyncio.run(filled(data)))
+    rounds = [bench.gateway.start()]
+    rounds += [bench.gateway.restart(signal.SIGKILL) for _ in range(bench.rounds - 1)]
+    yield figure(f"start to ready with {ROWS:,} rows of state", "s", rounds, target="<= 15")
 
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
-    section.__name__: section for section in (latency, first_token, unary, streams, memory, restart)
+    section.__name__: section for section in (latency, first_token, unary, streams, memory, restart, recovery)
 }
-
-
-def _added(name: str, direct: list[list[float]], through: list[list[float]], percent: int, target: str = "") -> Figure:
-    return _figure(
-        name,
-        "ms",
-        [_percentile(times, percent) for times in through],
-        [_percentile(times, percent) for times in direct],
-        target=target,
-        difference=True,
-    )
-
-
-def _figure(
-    name: str,
-    unit: str,
-    rounds: list[float],
-    direct: list[float] | None = None,
-    *,
-    target: str = "",
-    difference: bool = False,
-) -> Figure:
-    value = median(rounds)
-    alone = median(direct) if direct else None
-    return Figure(
-        name=name,
-        unit=unit,
-        value=value,
-        direct=alone,
-        added=value - alone if difference and alone is not None else None,
-        target=target,
-        rounds=rounds,
-    )
-
-
-def _percentile(times: list[float], percent: int) -> float:
-    return quantiles(times, n=100, method="inclusive")[percent - 1]

@@ -6,11 +6,12 @@ Both listen on the loopback interface; the gateway's data lies in a folder that 
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ POLL_S = 0.01
 BUDGET_USD = "1000000000"  # never used up, so every request places a hold and none is refused
 
 _TOLLGATE = str(Path(sys.executable).with_name("tollgate"))
+_PORT = re.compile(r"http://[^/]*:(\d+)")
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -35,10 +37,17 @@ sandbox: false
 providers:
   upstream: {{protocol: openai, base_url: "http://127.0.0.1:{port}/v1", api_key: not-a-secret, models: [sandbox*]}}
 """
-_PRICING_YAML = """\
+PRICING_YAML = """\
 models:
   "upstream/*": {input: 2.50, output: 10.00, cache_read: 0.25, cache_write: 3.125}
 """
+
+
+def cpu_s_of(pid: int) -> float:
+    """What all threads of a process have used since it started, in user and in kernel mode."""
+    # proc(5): utime and stime are the 12th and 13th field after the command's name, which stands in brackets.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS_PER_S
 
 
 class Process:
@@ -53,13 +62,19 @@ class Process:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"'tollgate {' '.join(words)}' ended with {self._process.wait()} before it listened")
-        self.port = int(line.rstrip().rpartition(":")[2])
+        self.ready_s = time.perf_counter() - self.started
+        """When it said so: for a role, once it has taken over what there is."""
+        port = _PORT.search(line)
+        assert port is not None, line
+        self.port = int(port[1])
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def cpu_s(self) -> float:
         """What all its threads have used since it started, in user and in kernel mode."""
-        # proc(5): utime and stime are the 12th and 13th field after the command's name, which stands in brackets.
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS_PER_S
+        return cpu_s_of(self._process.pid)
 
     def rss_mb(self) -> float:
         """Its memory in RAM, in MiB."""
@@ -80,22 +95,31 @@ class Gateway:
     def __init__(self, folder: Path, upstream: Process) -> None:
         self._folder = folder
         (folder / "gateway.yaml").write_text(_GATEWAY_YAML.format(port=upstream.port))
-        (folder / "pricing.yaml").write_text(_PRICING_YAML)
+        (folder / "pricing.yaml").write_text(PRICING_YAML)
         self.process = self._start()
         self.key = self._create_key()
+
+    def stop_and_fill(self, filling: Callable[[Path], None]) -> None:
+        """Stop it, and have its data folder filled."""
+        self.process.stop()
+        filling(self._folder / "data")
+
+    def start(self) -> float:
+        """Start it again; return the seconds to the first `/readyz` of 200."""
+        self.process = self._start()
+        return time.perf_counter() - self.process.started
 
     def restart(self, number: signal.Signals) -> float:
         """End it by the signal and start it again; return the seconds from the start to the first `/readyz` of 200."""
         self.process.stop(number)
-        self.process = self._start()
-        return time.perf_counter() - self.process.started
+        return self.start()
 
     def _start(self) -> Process:
         process = Process(
             "serve", "--port", "0", folder=self._folder, environment={"TOLLGATE_DATA": str(self._folder / "data")}
         )
         until = time.perf_counter() + START_S
-        while _call(process.port, "GET", "/readyz")[0] != 200:
+        while call(process.port, "GET", "/readyz")[0] != 200:
             if time.perf_counter() > until:
                 raise RuntimeError(f"the gateway was not ready within {START_S:.0f} s")
             time.sleep(POLL_S)
@@ -104,7 +128,7 @@ class Gateway:
     def _create_key(self) -> str:
         admin_key = (self._folder / "data" / "admin.key").read_text().strip()
         form = {"name": "benchmark", "quota": {"monthly_budget": BUDGET_USD}}
-        status, answer = _call(self.process.port, "POST", "/v1/keys", form, key=admin_key)
+        status, answer = call(self.process.port, "POST", "/v1/keys", form, key=admin_key)
         if status != 201:
             raise RuntimeError(f"no key was created: {status} {answer}")
         return str(answer["key"])
@@ -141,12 +165,14 @@ def load(order: Order) -> Outcome:
     return outcome
 
 
-def _call(port: int, method: str, path: str, form: Any = None, *, key: str = "") -> tuple[int, Any]:
+def call(port: int, method: str, path: str, form: Any = None, *, key: str = "", parse: bool = True) -> tuple[int, Any]:
+    """One request: status, and the answer as JSON or, if it is not to be parsed, as text."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_S)
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     try:
         connection.request(method, path, None if form is None else json.dumps(form), headers)
         response = connection.getresponse()
-        return response.status, json.loads(response.read())
+        answer = response.read()
+        return response.status, json.loads(answer) if parse else answer.decode()
     finally:
         connection.close()

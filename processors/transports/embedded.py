@@ -5,7 +5,7 @@ log is the app's `event_log`, opened and closed by whoever made the app.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -18,16 +18,10 @@ from mode import ServiceT
 
 from tollgate.log import Headers, Position, Record
 from tollgate.log.embedded import EmbeddedLog
-from tollgate.processors.transports.ownership import OwnedPartitions
-from tollgate.processors.transports.safe_commit import SafeCommit
+from tollgate.processors.transports.batches import BATCH_RECORDS
+from tollgate.processors.transports.ownership import LOG_APPEND_TIME, OwnedPartitions
 
 SCHEME = "embedded"
-
-# Records that one partition delivers before the next has its turn.
-TURN_RECORDS = 100
-
-# What Kafka calls `LogAppendTime`: the log gave the timestamp.
-LOG_APPEND_TIME = 1
 
 
 class Producer(base.Producer):
@@ -97,7 +91,7 @@ class Producer(base.Producer):
         return sent
 
 
-class Consumer(SafeCommit, OwnedPartitions):
+class Consumer(OwnedPartitions):
     """Reads every partition of the topics subscribed to, in one plain loop, and records before they are durable: what
     comes of an event takes effect only when a record that was appended after it is durable, and then so is the event.
 
@@ -144,7 +138,7 @@ class Consumer(SafeCommit, OwnedPartitions):
             while not (self.should_stop or fetcher.should_stop):
                 self._wake.clear()
                 more = False
-                for tp in self._fresh & self._active_partitions:
+                for tp in self._fresh & self._readable:
                     if self.flow_active:
                         more |= await self._take_turn(tp)
                 if more:
@@ -158,18 +152,41 @@ class Consumer(SafeCommit, OwnedPartitions):
     async def _take_turn(self, tp: TP) -> bool:
         """Deliver what `tp` has, up to a turn's share; False when there is nothing more to deliver."""
         position = self._positions[tp]
-        records = self._event_log.tail(tp.topic, tp.partition, position, TURN_RECORDS)
+        records = self._event_log.tail(tp.topic, tp.partition, position, BATCH_RECORDS)
         if records is None:
             records = await self._read(tp, position, self.highwater(tp))
-        for record in records:
-            if not (self.flow_active and tp in self._active_partitions and self._positions[tp] == position):
-                return True
-            self._positions[tp] = position = record.offset + 1
-            await self.callback(self._to_message(tp, record))
+        if not (self.flow_active and tp in self._readable and self._positions[tp] == position):
+            return True
+        if tp in self._taken:
+            for start in range(0, len(records), BATCH_RECORDS):
+                if self._positions[tp] != position:
+                    return True
+                batch = records[start : start + BATCH_RECORDS]
+                self._positions[tp] = position = batch[-1].offset + 1
+                await self._hand_over(tp, batch)
+        else:
+            await self._recover(tp, records)
         if self._positions[tp] < self._event_log.taken(tp.topic, tp.partition):
             return True
         self._fresh.discard(tp)
         return False
+
+    async def _recover(self, tp: TP, records: Sequence[Record]) -> None:
+        """Deliver records of the changelog, for as long as Faust wants them and seeks nowhere else."""
+        position = self._positions[tp]
+        for record in records:
+            if not (self.flow_active and tp in self._active_partitions and self._positions[tp] == position):
+                return
+            self._positions[tp] = position = record.offset + 1
+            await self.callback(self._to_message(tp, record))
+
+    @property
+    def _readable(self) -> set[TP]:
+        return self._taken | self._active_partitions
+
+    def _start_reading(self, tp: TP, offset: int) -> None:
+        self._positions[tp] = max(offset, self._event_log.start(tp.topic, tp.partition))
+        self._note(tp.topic, tp.partition)
 
     async def _read(self, tp: TP, position: int, end: int) -> list[Record]:
         """The next batch from the disk."""

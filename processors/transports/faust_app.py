@@ -13,6 +13,7 @@ from tollgate.log import Log
 from tollgate.log.kafka_security import Security
 from tollgate.processors.metrics import Undone
 from tollgate.processors.transports import checkpoint, embedded, kafka
+from tollgate.processors.transports.batches import BatchSchema
 from tollgate.processors.transports.ownership import OwnedPartitions, Ownership
 from tollgate.processors.transports.safe_commit import SafeCommit
 
@@ -21,18 +22,17 @@ COMMIT_INTERVAL_S = 1.0
 REQUEST_TIMEOUT_S = 15.0
 SESSION_TIMEOUT_S = 6.0
 HEARTBEAT_INTERVAL_S = 1.5
+MAX_POLL_INTERVAL_S = float(2**31 // 1000 - 1)  # as long as the protocol can say
 
 
 class ProcessorApp(faust.App):
-    """A Faust app whose agents read one topic of raw bytes, partition by partition as each is taken over."""
+    """A Faust app whose agents read one topic in batches, partition by partition as each is taken over."""
 
     def __init__(self, id: str, *, event_log: Log, ownership: Ownership, **options: Any) -> None:
         super().__init__(id, **options)
         self.event_log = event_log
         self.ownership = ownership
-        self.owned_topic: TopicT = self.topic(
-            ownership.topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
-        )
+        self.owned_topic: TopicT = self.topic(ownership.topic, schema=BatchSchema())
         self.checkpoint = self.Table(
             "state",
             key_type=bytes,
@@ -64,11 +64,8 @@ class ProcessorApp(faust.App):
 
     def undone(self) -> dict[int, Undone]:
         """See `metrics.Stream`."""
-        unfinished = cast(SafeCommit, self.consumer).unfinished(self.ownership.topic)
-        return {
-            partition: Undone(offset, None if since_s is None else int(since_s * 1000))
-            for partition, (offset, since_s) in unfinished.items()
-        }
+        unfinished = cast(SafeCommit, self.consumer).unfinished()
+        return {partition: Undone(*first) for partition, first in unfinished.items()}
 
     async def until_ready(self) -> None:
         """Return when every partition assigned to this process is taken over. Raises why the app crashed."""
@@ -136,6 +133,8 @@ def create_faust_app(
         broker_request_timeout=REQUEST_TIMEOUT_S,
         broker_session_timeout=session_timeout_s,
         broker_heartbeat_interval=heartbeat_interval_s,
+        # Faust's own consumer has nothing to fetch most of the time: only its heartbeat says that the process lives.
+        broker_max_poll_interval=MAX_POLL_INTERVAL_S,
         consumer_group_instance_id=instance,
         producer_request_timeout=REQUEST_TIMEOUT_S,
     )

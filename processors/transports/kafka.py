@@ -10,9 +10,10 @@ from faust.transport.drivers import TRANSPORTS, aiokafka
 from faust.types import TP
 from faust.types.auth import CredentialsT
 
+from tollgate.log.kafka_reader import Reader
 from tollgate.log.kafka_security import Security
+from tollgate.processors.transports.batches import BATCH_RECORDS
 from tollgate.processors.transports.ownership import OwnedPartitions
-from tollgate.processors.transports.safe_commit import SafeCommit
 
 SCHEME = "tollgate+kafka"
 
@@ -46,7 +47,13 @@ class Producer(aiokafka.Producer):
 
 
 class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
-    """The thread in which Kafka's client lives."""
+    """The thread in which the group's member lives, so that a busy loop does not cost its membership."""
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        # The owned topic is read by the reader. Here it would be fetched again, and kept for nobody.
+        owned = [TopicPartition(tp.topic, tp.partition) for tp in cast(OwnedPartitions, self.consumer)._owned(assigned)]
+        self._ensure_consumer().pause(*owned)
+        await super().on_partitions_assigned(assigned, generation_id)
 
     def _create_worker_consumer(self, transport: aiokafka.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -55,8 +62,11 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         return consumer
 
 
-class Consumer(SafeCommit, OwnedPartitions, aiokafka.Consumer):
-    """Faust's consumer, which runs in a thread of its own, so that a busy loop does not cost its membership.
+class Consumer(OwnedPartitions, aiokafka.Consumer):
+    """Faust's consumer: a member of the group, which recovers the tables, and beside it a reader of the owned topic.
+
+    The reader fetches in the loop where its records are handled. By Faust's own way each record would cross from the
+    thread's loop to this one, 0.3 ms for each fetch, and wait there for the interpreter lock.
 
     A partition that is given up and taken over again must not deliver what was fetched before the seek. So a
     fetch asks for what is active when it begins, a seek waits for the fetch that is under way, and a fetch that
@@ -67,6 +77,28 @@ class Consumer(SafeCommit, OwnedPartitions, aiokafka.Consumer):
         super().__init__(*args, **kwargs)
         self._fetching = asyncio.Lock()
         self._resumed = asyncio.Event()
+        self._reader: Reader = self.app.event_log.reader(self._ownership.topic)
+
+    async def on_first_start(self) -> None:
+        await self._reader.start()
+        self.add_future(self._read_owned())
+        await super().on_first_start()
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        await self._reader.stop()
+
+    async def _read_owned(self) -> None:
+        while not self.should_stop:
+            partition, records = await self._reader.read(BATCH_RECORDS)
+            await self._hand_over(TP(self._ownership.topic, partition), records)
+
+    def _start_reading(self, tp: TP, offset: int) -> None:
+        self._reader.begin(tp.partition, offset)
+
+    def _stop_reading(self, tps: set[TP]) -> None:
+        self._reader.end({tp.partition for tp in self._owned(tps)})
+        super()._stop_reading(tps)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)

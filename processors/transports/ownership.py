@@ -6,15 +6,20 @@ go on, and nothing may be delivered before it was asked.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
-from faust.transport.consumer import Consumer
-from faust.types import TP
+from faust.types import TP, ConsumerMessage
 
 from tollgate.errors import OutOfRange
-from tollgate.log import Log
+from tollgate.log import Log, Record
+from tollgate.processors.transports.batches import Batch
+from tollgate.processors.transports.safe_commit import SafeCommit
+
+# What Kafka calls `LogAppendTime`: the log gave the timestamp.
+LOG_APPEND_TIME = 1
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,11 @@ class Ownership:
     give_up: Callable[[set[int]], Awaitable[None]]
 
 
-class OwnedPartitions(Consumer):
+class OwnedPartitions(SafeCommit):
     """Consumer mixin: holds the partitions of the owned topic back until their owner has taken them over.
 
-    Partitions of other topics are resumed as Faust does it. A transport provides `_seek_committed`.
+    Partitions of other topics are resumed as Faust does it; those of the owned one are never active for Faust.
+    A transport provides `_seek_committed`, reads what is in `_taken`, and hands it over in batches.
     """
 
     app: Any
@@ -52,6 +58,7 @@ class OwnedPartitions(Consumer):
         self._assigned: set[TP] = set()
         self._take_overs: dict[TP, asyncio.Future[Any]] = {}
         self._taken: set[TP] = set()
+        self._batch: tuple[TP, Batch] | None = None  # what the agent has now; the next waits for it
         self.all_taken = asyncio.Event()
         """Set while every assigned partition of the owned topic is being consumed."""
 
@@ -69,13 +76,14 @@ class OwnedPartitions(Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self.all_taken.clear()
         self._assigned -= revoked
-        self._taken -= revoked
+        self._stop_reading(revoked)
         # Or else a queue that drains would let a partition flow again that nobody has taken over.
         self._buffered_partitions -= revoked
         await super().on_partitions_revoked(revoked)
         await self._give_up(revoked)
 
     async def on_stop(self) -> None:
+        self._stop_reading(set(self._taken))
         await self._give_up(set(self._take_overs))
         await super().on_stop()
 
@@ -90,17 +98,49 @@ class OwnedPartitions(Consumer):
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         tps = set(tps)
-        super().resume_partitions(tps - (self._owned(tps) - self._taken))
+        super().resume_partitions(tps - self._owned(tps))
 
     def _set_active_tps(self, tps: set[TP]) -> set[TP]:
         return super()._set_active_tps(tps - self._owned(tps))
 
     async def _take_over(self, tp: TP) -> None:
         offset = await self._within(tp, await self._ownership.take_over(tp.partition))
-        await self.seek_wait({tp: offset})
         self._taken.add(tp)
-        self.resume_partitions({tp})
+        self._start_reading(tp, offset)
         self._note_taken()
+
+    def _start_reading(self, tp: TP, offset: int) -> None:
+        """Hand over what the partition holds from the offset on."""
+        raise NotImplementedError
+
+    def _stop_reading(self, tps: set[TP]) -> None:
+        """Hand nothing more over of these; what the agent has of them now ends early."""
+        self._taken -= tps
+        if self._batch is not None and self._batch[0] in tps:
+            self._batch[1].withdraw()
+
+    async def _hand_over(self, tp: TP, records: Sequence[Record]) -> None:
+        """Return when the agent is through with the records, or need not be: its partition is given up."""
+        batch = Batch(tp.partition, records, partial(self.note_done, tp))
+        self._batch = (tp, batch)
+        self.note_delivered(tp, records)
+        first = records[0]
+        message = ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            first.offset,
+            first.timestamp_ms / 1000,
+            LOG_APPEND_TIME,
+            [],
+            None,
+            cast(Any, batch),
+            None,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+        await self.callback(message)
+        await batch.over.wait()
+        self._batch = None
 
     async def _within(self, tp: TP, offset: int) -> int:
         """The offset, if the log has it, or the oldest that it has."""

@@ -7,11 +7,13 @@ of order it therefore commits past events that are still running, and a crash lo
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from faust.transport.consumer import Consumer
-from faust.types import TP, Message
+from faust.types import TP
+
+from tollgate.log import Record
 
 
 class SafeCommit(Consumer):
@@ -23,39 +25,35 @@ class SafeCommit(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Offsets in the order of delivery, which is that of the log; a dict because it finds and keeps order.
-        self._unfinished: defaultdict[TP, dict[int, float]] = defaultdict(dict)  # with the records' times
+        self._unfinished: defaultdict[TP, dict[int, int]] = defaultdict(dict)  # with the records' times
         self._following: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
-        self._deliver = self.callback
-        self.callback = self._note_and_deliver
 
-    def _note_and_deliver(self, message: Message) -> Awaitable[Any]:
-        if self.app.topics.acks_enabled_for(message.topic):
-            self._unfinished[message.tp][message.offset] = message.timestamp
-            self._following[message.tp] = message.offset + 1
-        return self._deliver(message)
+    def note_delivered(self, tp: TP, records: Sequence[Record]) -> None:
+        """These are being worked on from now on, each until `note_done` is called for it."""
+        unfinished = self._unfinished[tp]
+        for record in records:
+            unfinished[record.offset] = record.timestamp_ms
+        self._following[tp] = records[-1].offset + 1
+
+    def note_done(self, tp: TP, offset: int) -> None:
+        """The record need not be delivered again. What was forgotten in the meantime is left alone."""
+        if self._unfinished[tp].pop(offset, None) is not None:
+            self._acked[tp].append(offset)  # where Faust looks whether there is anything to commit
 
     def _new_offset(self, tp: TP) -> int | None:
-        # Not `ack`: Faust's compiled streams acknowledge by writing to `_acked` themselves.
-        acknowledged = self._acked.pop(tp, ())
-        self._acked_index.pop(tp, None)
-        unfinished = self._unfinished[tp]
-        for offset in acknowledged:
-            unfinished.pop(offset, None)
-        return next(iter(unfinished), self._following.get(tp))
+        self._acked.pop(tp, None)
+        return next(iter(self._unfinished[tp]), self._following.get(tp))
 
-    def unfinished(self, topic: str) -> dict[int, tuple[int, float | None]]:
-        """By partition: the first offset that is not acknowledged, and its record's time in Unix seconds.
+    def unfinished(self) -> dict[int, tuple[int, int | None]]:
+        """By partition: the first offset that is not done with, and its record's time in Unix milliseconds.
 
-        Where everything delivered is acknowledged: the offset after the last delivered, and None.
+        Where everything delivered is done with: the offset after the last delivered, and None.
         """
-        found: dict[int, tuple[int, float | None]] = {}
-        for tp, following in self._following.items():
-            if tp.topic == topic:
-                acknowledged = set(self._acked.get(tp, ()))
-                waiting = (entry for entry in self._unfinished[tp].items() if entry[0] not in acknowledged)
-                found[tp.partition] = next(waiting, None) or (following, None)
-        return found
+        return {
+            tp.partition: next(iter(self._unfinished[tp].items()), (following, None))
+            for tp, following in self._following.items()
+        }
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Holes need no notes: what was not delivered is not unfinished."""

@@ -32,7 +32,7 @@ async def main(folder: str, server: str, name: str, notes: str, commits: str, pa
     start = 0
 
     async def work(event: Any) -> None:
-        offset = event.message.offset
+        offset = event.record.offset
         slow = pace == "slow" and offset % SLOW_EVERY == 0
         await asyncio.sleep(3600 if slow else random.uniform(0, 0.2))
         os.write(finished, b"%d\n" % offset)

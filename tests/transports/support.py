@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from inspect import isawaitable
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -94,6 +94,13 @@ class Place:
         return app
 
 
+class Received(NamedTuple):
+    """A record, and what is to be called when it is done with."""
+
+    record: Record
+    ack: Callable[[], None]
+
+
 class TakeOver(Protocol):
     """What the owner of a test does at a take-over."""
 
@@ -145,11 +152,13 @@ class Processor:
 
     async def _agent(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            self.received.append(event)
-            self._note("event", event.message.partition, event.message.offset)
-            handled = self.handle(event)
-            if isawaitable(handled):
-                await handled
+            for record, done in event.value:
+                received = Received(record, done)
+                self.received.append(received)
+                self._note("event", record.partition, record.offset)
+                handled = self.handle(received)
+                if isawaitable(handled):
+                    await handled
 
     def _note(self, *what: Any) -> None:
         self.happened.append(what)

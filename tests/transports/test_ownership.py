@@ -21,7 +21,7 @@ async def test_an_agent_receives_every_partition_in_order(place: Place, log: Log
         await processor.until(lambda it: len(it.received) == 3 * 300 + 1)
     assert processor.offsets(0) == list(range(301))
     assert processor.offsets(1) == processor.offsets(2) == list(range(300))
-    assert {event.value for event in processor.received} == {b"%d" % n for n in range(300)} | {b"later"}
+    assert {event.record.value for event in processor.received} == {b"%d" % n for n in range(300)} | {b"later"}
 
 
 async def test_every_partition_is_taken_over_once_before_its_first_event_and_given_up_once_at_the_stop(
@@ -88,16 +88,16 @@ async def test_any_bytes_reach_the_agent_as_they_are(place: Place, log: Log) -> 
     await log.append(place.requests, None, b"without a key", partition=0, headers=(("name", b"\xff"),))
     async with Processor(place, log, start=lambda partition: 0) as processor:
         await processor.until(lambda it: len(it.received) == len(values) + 1)
-    assert [event.value for event in processor.received] == [*values, b"without a key"]
-    assert processor.received[0].key == b"key"
-    assert processor.received[-1].key is None
+    assert [event.record.value for event in processor.received] == [*values, b"without a key"]
+    assert processor.received[0].record.key == b"key"
+    assert processor.received[-1].record.key is None
 
 
 async def test_the_timestamp_of_an_event_is_that_of_the_log(place: Place, log: Log) -> None:
     position = await log.append(place.requests, b"key", b"value", partition=2)
     async with Processor(place, log, start=lambda partition: 0) as processor:
         await processor.until(lambda it: len(it.received) == 1)
-    assert round(processor.received[0].message.timestamp * 1000) == position.timestamp_ms
+    assert processor.received[0].record.timestamp_ms == position.timestamp_ms
 
 
 async def test_a_take_over_that_fails_crashes_the_app_and_is_given_up(place: Place, log: Log) -> None:

@@ -76,7 +76,7 @@ async def test_a_seek_of_fausts_own_leaves_the_owned_partitions_where_they_are(p
         await processor.until(lambda it: len(it.received) == 2)
         await processor.app.consumer.perform_seek()
         await append(log, place.requests, 0, [b"c"])
-        await processor.until(lambda it: it.received[-1].value == b"c")
+        await processor.until(lambda it: it.received[-1].record.value == b"c")
     assert processor.offsets(0) == [0, 1, 2]
 
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.transports.support import Place, Processor
+from tollgate.log import Record
 
 PARTITION = TP("requests", 0)
 
@@ -49,74 +50,78 @@ async def consumer(tmp_path: Path) -> AsyncIterator[Any]:
 def new_consumer(processor: Processor) -> Any:
     consumer: Any = processor.app.consumer
     consumer.app.topics._acking_topics.add(PARTITION.topic)
-
-    async def deliver(message: ConsumerMessage) -> None:
-        pass
-
-    consumer._deliver = deliver
     return consumer
 
 
+def record(offset: int, partition: int = 0) -> Record:
+    return Record("requests", partition, offset, 1_000 + offset, None, b"")
+
+
 def message(offset: int) -> ConsumerMessage:
+    """As Faust itself would acknowledge it."""
     return ConsumerMessage(PARTITION.topic, PARTITION.partition, offset, 0.0, 1, [], None, b"", None, tp=PARTITION)
 
 
-async def play(consumer: Any, case: Case) -> None:
-    """Deliver as Faust does, holes noted with Faust's own function, and acknowledge."""
-    consumer._committed_offset[PARTITION] = case.committed
-    before: int | None = None
+def play(consumer: Any, case: Case) -> None:
+    """Deliver, and be done with some of it."""
     for offset in case.delivered:
-        if before is not None and offset - before > 1:
-            await Consumer._add_gap(consumer, PARTITION, before + 1, offset)
-        await consumer.callback(message(offset))
-        before = offset
+        consumer.note_delivered(PARTITION, [record(offset)])
     for offset in case.acknowledged:
-        consumer.ack(message(offset))
+        consumer.note_done(PARTITION, offset)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_the_offset_to_commit_is_that_of_the_first_event_still_running(consumer: Any, case: Case) -> None:
-    await play(consumer, case)
-    seen = consumer.unfinished(PARTITION.topic)
+    play(consumer, case)
     assert consumer._new_offset(PARTITION) == case.safe
-    assert [offset for offset, _ in seen.values()] == ([] if case.safe is None else [case.safe])
+    running = case.safe in case.delivered
+    seen = {0: (case.safe, 1_000 + (case.safe or 0) if running else None)}
+    assert consumer.unfinished() == ({} if case.safe is None else seen)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_what_faust_itself_would_commit(consumer: Any, case: Case) -> None:
     """Once this fails, Faust has changed: where it is never above what is safe, ours is no longer needed."""
-    await play(consumer, case)
+    consumer._committed_offset[PARTITION] = case.committed
+    before: int | None = None
+    for offset in case.delivered:
+        if before is not None and offset - before > 1:
+            await Consumer._add_gap(consumer, PARTITION, before + 1, offset)
+        before = offset
+    for offset in case.acknowledged:
+        consumer.ack(message(offset))
     assert Consumer._new_offset(consumer, PARTITION) == case.faust
 
 
 async def test_an_offset_is_offered_until_it_moves(consumer: Any) -> None:
-    await play(consumer, Case(None, range(3), [0, 2], safe=1, faust=None))
+    play(consumer, Case(None, range(3), [0, 2], safe=1, faust=None))
     assert [consumer._new_offset(PARTITION) for _ in range(2)] == [1, 1]
-    consumer.ack(message(1))
+    consumer.note_done(PARTITION, 1)
     assert consumer._new_offset(PARTITION) == 3
 
 
 async def test_a_revoked_partition_starts_anew(consumer: Any) -> None:
-    await play(consumer, Case(None, range(10), [], safe=0, faust=None))
+    play(consumer, Case(None, range(10), [], safe=0, faust=None))
     consumer._forget({PARTITION})
-    await consumer.callback(message(4))
-    consumer.ack(message(4))
+    consumer.note_delivered(PARTITION, [record(4)])
+    consumer.note_done(PARTITION, 4)
     assert consumer._new_offset(PARTITION) == 5
 
 
 async def test_partitions_do_not_hold_each_other_back(consumer: Any) -> None:
-    await play(consumer, Case(None, range(10), [], safe=0, faust=None))
+    play(consumer, Case(None, range(10), [], safe=0, faust=None))
     other = TP("requests", 1)
-    another = ConsumerMessage("requests", 1, 7, 0.0, 1, [], None, b"", None, tp=other)
-    await consumer.callback(another)
-    consumer.ack(another)
+    consumer.note_delivered(other, [record(7, 1)])
+    consumer.note_done(other, 7)
     assert (consumer._new_offset(PARTITION), consumer._new_offset(other)) == (0, 8)
 
 
-async def test_topics_that_are_not_acknowledged_are_not_remembered(consumer: Any) -> None:
-    tp = TP("changelog", 0)
-    await consumer.callback(ConsumerMessage("changelog", 0, 7, 0.0, 1, [], None, b"", None, tp=tp))
-    assert consumer._new_offset(tp) is None
+async def test_what_is_done_with_after_it_was_forgotten_changes_nothing(consumer: Any) -> None:
+    play(consumer, Case(None, range(10), [], safe=0, faust=None))
+    consumer._forget({PARTITION})
+    consumer.note_done(PARTITION, 3)
+    assert consumer._new_offset(PARTITION) is None
+    assert PARTITION not in consumer._acked
 
 
 @given(data=st.data())
@@ -135,9 +140,9 @@ async def test_no_order_of_deliveries_acknowledgements_and_commits_passes_a_runn
             offset = following + data.draw(st.sampled_from([0, 0, 0, 1, 5]))
             following = offset + 1
             running.append(offset)
-            await consumer.callback(message(offset))
+            consumer.note_delivered(PARTITION, [record(offset)])
         elif step == "acknowledge" and running:
-            consumer.ack(message(running.pop(data.draw(st.integers(0, len(running) - 1)))))
+            consumer.note_done(PARTITION, running.pop(data.draw(st.integers(0, len(running) - 1))))
         elif step == "commit" and following:
             offset = consumer._new_offset(PARTITION)
             assert offset == min(running, default=following)

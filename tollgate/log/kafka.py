@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from tollgate.errors import (
@@ -31,6 +31,7 @@ from tollgate.topics import Topics
 from . import Headers, Position, Record, Unacknowledged
 from .kafka_access import Access, check_access
 from .kafka_election import Election, standing
+from .kafka_reader import FETCH_WAIT_S, Reader, new_consumer, out_of_range, record_of
 from .kafka_security import Security
 from .partitioner import partition_of
 
@@ -42,18 +43,18 @@ QUEUE_BYTES = 64 << 20
 BATCH_BYTES = 256 << 10
 # What the broker's limit on a batch counts beyond key, value and headers of its one record, at most.
 BATCH_OVERHEAD = 160
-# One read. The broker sends a record that is larger all the same.
+# One read.
 READ_ROWS = 1_000
-READ_BYTES = 4 << 20
 
 CONNECT_TIMEOUT_S = 30.0
 REQUEST_TIMEOUT_S = 15.0
 # aiokafka repeats an idempotent request for ever. Two requests' time outlasts the election of a new leader.
 APPEND_TIMEOUT_S = 30.0
 WATCH_EVERY_S = 1.0
+# How long a record that may linger waits for one that may not.
+LINGER_S = 0.05
 CLOSE_TIMEOUT_S = 10.0
-# A fetch that found nothing returns after this, and a scan gives up when it got nowhere for so long.
-FETCH_WAIT_S = 0.5
+# A scan gives up when it got nowhere for so long.
 SCAN_STALL_S = 60.0
 
 _RECORD_OVERHEAD = 300
@@ -113,6 +114,8 @@ class KafkaLog:
         self._queued_bytes = 0
         self._due: deque[_Partition] = deque()
         self._news = asyncio.Event()
+        self._lingering: dict[_Partition, None] = {}  # what waits for something that cannot
+        self._linger_ends: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
         self._refusal: LogError | None = None
         self.failed: asyncio.Future[LogError] = self._loop.create_future()
@@ -149,7 +152,7 @@ class KafkaLog:
         producer = AIOKafkaProducer(
             acks="all", enable_idempotence=not read_only, linger_ms=0, max_batch_size=BATCH_BYTES, **options
         )
-        asker = _consumer(options)
+        asker = new_consumer(options)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await producer.start()
@@ -204,7 +207,13 @@ class KafkaLog:
         batch.size += weight
         self._queued_records += 1
         self._queued_bytes += weight
-        self._schedule(target)
+        if linger:
+            self._lingering[target] = None
+            if self._linger_ends is None:
+                self._linger_ends = self._loop.call_later(LINGER_S, self._end_linger)
+        else:
+            self._schedule(target)
+            self._end_linger()
         return future
 
     def partition_for(self, topic: str, key: bytes) -> int:
@@ -222,7 +231,7 @@ class KafkaLog:
             while True:
                 batches = await consumer.getmany(timeout_ms=int(FETCH_WAIT_S * 1000), max_records=READ_ROWS)
                 for records in batches.values():
-                    yield [_record(record) for record in records]
+                    yield [record_of(record) for record in records]
 
     async def scan(
         self, topic: str, partition: int, start: int, end: int | None = None
@@ -240,7 +249,7 @@ class KafkaLog:
             # By position, for the last offsets may hold nothing: transaction markers, or what compaction took.
             while start < end:
                 batches = await consumer.getmany(timeout_ms=int(FETCH_WAIT_S * 1000), max_records=READ_ROWS)
-                records = [_record(record) for record in batches.get(source, ()) if record.offset < end]
+                records = [record_of(record) for record in batches.get(source, ()) if record.offset < end]
                 before, start = start, await consumer.position(source)
                 if start != before:
                     moved_at = time.monotonic()
@@ -274,6 +283,10 @@ class KafkaLog:
         oldest = min((batch.since for batch in self._unacknowledged()), default=now)
         return Unacknowledged(self._queued_records, self._queued_bytes, now - oldest)
 
+    def reader(self, topic: str) -> Reader:
+        """A reader of some partitions of the topic, of which more may come and others go; not started yet."""
+        return Reader(new_consumer(self._options), topic)
+
     def standing(self, group: str) -> AbstractAsyncContextManager[Election]:
         """Stand for election among all that call this with the same group name."""
         return standing(self._options, group=group, topic=ELECTION_TOPIC)
@@ -282,6 +295,7 @@ class KafkaLog:
         """Wait until what was appended is acknowledged, then disconnect; appends from now on are refused."""
         if self._refusal is None:
             self._refusal = LogUnavailable("the log is closed")
+        self._end_linger()
         if self._queued_records and not self.failed.done():
             self._drained = self._loop.create_future()
             await self._drained
@@ -322,6 +336,16 @@ class KafkaLog:
             partition.due = True
             self._due.append(partition)
             self._news.set()
+
+    def _end_linger(self) -> None:
+        """Have sent what could wait: behind what could not, and with the same request."""
+        if self._linger_ends is not None:
+            self._linger_ends.cancel()
+            self._linger_ends = None
+            lingering, self._lingering = self._lingering, {}
+            for partition in lingering:
+                if partition.waiting:
+                    self._schedule(partition)
 
     async def _send(self) -> None:
         """Hand batches to the producer, in the order in which their partitions had something to send."""
@@ -389,7 +413,7 @@ class KafkaLog:
     @contextlib.asynccontextmanager
     async def _reading(self, positions: Mapping[TopicPartition, int]) -> AsyncIterator[Any]:
         """A consumer at these positions, outside of any group."""
-        consumer = _consumer(self._options)
+        consumer = new_consumer(self._options)
         self._consumers.add(consumer)
         try:
             await consumer.start()
@@ -398,8 +422,7 @@ class KafkaLog:
                 consumer.seek(source, offset)
             yield consumer
         except OffsetOutOfRangeError as error:
-            where = ", ".join(f"{source.topic}/{source.partition}: {at}" for source, at in error.args[0].items())
-            raise OutOfRange(f"offsets that are not in the log: {where}") from None
+            raise out_of_range(error) from None
         except KafkaError as error:
             raise self._unavailable(error) from error
         finally:
@@ -414,25 +437,6 @@ class KafkaLog:
 
     def _unavailable(self, error: KafkaError) -> LogUnavailable:
         return LogUnavailable(f"Kafka at {self._brokers} does not answer: {error!r}")
-
-
-def _consumer(options: Mapping[str, Any]) -> Any:
-    return AIOKafkaConsumer(
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-        fetch_min_bytes=1,
-        fetch_max_wait_ms=int(FETCH_WAIT_S * 1000),
-        max_partition_fetch_bytes=READ_BYTES,
-        **options,
-    )
-
-
-def _record(record: Any) -> Record:
-    return Record(
-        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers
-    )
 
 
 def _check_counts(topics: Topics, cluster: Any, brokers: str) -> None:
