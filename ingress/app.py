@@ -30,6 +30,7 @@ from tollgate.ingress.guard import (
     Load,
     announces_body,
     check_head,
+    check_no_key_in_url,
     client_request_id,
     control_offset,
     linger,
@@ -122,6 +123,8 @@ class Ingress:
             incoming.dialect = dialect_of(incoming.path, incoming.headers) if found is None else found[0].dialect
             incoming.client_request_id = client_request_id(incoming.headers)
             check_head(scope, incoming.headers)
+            if incoming.dialect == "gemini":
+                check_no_key_in_url(scope)
             if found is not None:
                 route, incoming.path_params = found
                 await self._serve(self._asked[route.path], incoming)
@@ -218,7 +221,9 @@ class Ingress:
 
 def dialect_of(path: str, headers: Headers) -> Dialect:
     """Whose shapes a client reads where no model is asked: by the path, else by the header that only one sends."""
-    return "anthropic" if path.startswith("/v1/messages") or b"anthropic-version" in headers else "openai"
+    if path.startswith("/v1/messages") or b"anthropic-version" in headers:
+        return "anthropic"
+    return "gemini" if path.startswith("/v1beta/") or b"x-goog-api-key" in headers else "openai"
 
 
 def _endpoints(admin: Admin, models: Models, probes: Probes, stories: Stories) -> tuple[Endpoint, ...]:
@@ -230,6 +235,8 @@ def _endpoints(admin: Admin, models: Models, probes: Probes, stories: Stories) -
         Endpoint("/metrics", "open", GET=probes.metrics),
         Endpoint("/v1/models", "key", GET=models.list),
         Endpoint("/v1/models/{model:path}", "key", GET=models.one),
+        Endpoint("/v1beta/models", "key", GET=models.list),
+        Endpoint("/v1beta/models/{model:path}", "key", GET=models.one),
         Endpoint("/v1/keys", "admin", GET=admin.list, POST=admin.create),
         Endpoint("/v1/keys/{id}", "admin", GET=admin.one, PATCH=admin.change, DELETE=admin.revoke),
         Endpoint("/v1/requests/{id}", "key", GET=stories.one),

@@ -76,13 +76,14 @@ def require_admin(identity: Identity) -> None:
 
 
 def _token(headers: Headers) -> str:
-    """What was sent as the key. Either header is taken on every route: clients of one dialect use the other's."""
+    """What was sent as the key. Every header is taken on every route: clients of one dialect use another's."""
     scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
-    token = headers.get(b"x-api-key", b"").decode("latin-1").strip()
-    if token:
-        return token
+    for name in (b"x-api-key", b"x-goog-api-key"):
+        token = headers.get(name, b"").decode("latin-1").strip()
+        if token:
+            return token
     raise _unauthorised("There is no API key: send it as 'Authorization: Bearer <key>' or as 'x-api-key: <key>'.")
 
 

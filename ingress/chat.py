@@ -67,9 +67,9 @@ class Chat:
         body = parse_object(raw) if boundary is None else parse_form(raw, boundary)
         if route.complete is not None:
             body = route.complete(body, incoming.path_params)
+        ask = ENDPOINTS[route.name].ask(body)
         if route.complete is not None or route.form:
             raw = orjson.dumps(body)
-        ask = ENDPOINTS[route.name].ask(body)
         self._catalogue.check(ask.model)
         request = build_request(
             incoming,
@@ -83,7 +83,8 @@ class Chat:
             body_bytes=body_bytes,
         )
         seal, sealed = await self._seal(request, raw)
-        client = Client(incoming, request, door, on_cancel=self._metrics.cancelled)
+        form = route.stream_form(incoming.scope["query_string"]) if route.stream_form is not None else None
+        client = Client(incoming, request, door, on_cancel=self._metrics.cancelled, form=form)
         client.accept(
             RequestAccepted(
                 request=request,

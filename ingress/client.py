@@ -21,6 +21,7 @@ from tollgate.ingress.http import JSON, ClientGone, Incoming, encoded
 from tollgate.log import Position
 from tollgate.replies import Reply
 from tollgate.wire.exchange import WIRES
+from tollgate.wire.gemini.array import ArrayWriter
 
 SEND_DEADLINE_S = 30.0  # for one piece of at most SEND_SLICE_BYTES: a client slower than 8 KiB/s is given up
 SEND_SLICE_BYTES = 256 << 10
@@ -39,11 +40,20 @@ _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"
 class Client:
     """Waits for the replies to one request and passes them on."""
 
-    def __init__(self, incoming: Incoming, request: Request, door: Door, *, on_cancel: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        incoming: Incoming,
+        request: Request,
+        door: Door,
+        *,
+        on_cancel: Callable[[str], None],
+        form: ArrayWriter | None = None,
+    ) -> None:
         self._incoming = incoming
         self._request = request
         self._door = door
         self._on_cancel = on_cancel
+        self._form = form  # of a stream that does not leave as server-sent events
         self._loop = asyncio.get_running_loop()
         self._waiter = door.replies.open(request.request_id, self._fell_behind)
         self._watch: asyncio.Task[object] | None = None
@@ -70,7 +80,7 @@ class Client:
             if self._incoming.status is None:
                 raise
             event = WIRES[self._request.dialect].error_event(refusal, self._request.request_id)
-            await self._send(event, more=False)
+            await self._send(self._formed(event, last=True), more=False)
         finally:
             deadline.cancel()
             if self._watch is not None:
@@ -82,19 +92,28 @@ class Client:
         reply = await self._waiter.get()
         if reply.status is None:
             raise Refusal(502, "broken_answer", "The beginning of the answer was lost.", type="api_error")
-        await self._incoming.start(reply.status, self._head(reply, reply.status))
+        if reply.status != 200:
+            self._form = None  # a refusal is one object in either form
+        body = self._formed(reply.body, last=reply.last)
+        await self._incoming.start(reply.status, self._head(reply, reply.status, len(body)))
         while not reply.last:
-            if reply.body:
-                await self._send(reply.body, more=True)
+            if body:
+                await self._send(body, more=True)
             reply = await self._waiter.get()
-        await self._send(reply.body, more=False)
+            body = self._formed(reply.body, last=reply.last)
+        await self._send(body, more=False)
 
-    def _head(self, reply: Reply, status: int) -> list[tuple[bytes, bytes]]:
+    def _formed(self, body: bytes, *, last: bool) -> bytes:
+        return body if self._form is None else self._form.feed(body, last=last)
+
+    def _head(self, reply: Reply, status: int, length: int) -> list[tuple[bytes, bytes]]:
         headers = encoded(reply.headers)
+        if self._form is not None:
+            headers = [(name, value) for name, value in headers if name != b"content-type"]
         if not any(name == b"content-type" for name, _ in headers):
             headers.append((b"content-type", JSON.encode()))
         if reply.last:
-            headers.append((b"content-length", str(len(reply.body)).encode()))
+            headers.append((b"content-length", str(length).encode()))
         elif self._request.stream and status == 200:
             headers += _STREAM_HEADERS
         overhead_ms = (time.perf_counter() - self._incoming.started) * 1000 - reply.upstream_us / 1000

@@ -7,6 +7,7 @@ ways, and the difference is how requests are smuggled past a proxy.
 
 import asyncio
 import re
+from urllib.parse import parse_qs
 
 from starlette.types import Scope
 
@@ -27,7 +28,8 @@ RETRY_AFTER = {"retry-after": "1"}
 
 # Headers of which a second one would leave open which is meant.
 _SINGLE = frozenset(
-    {b"host", b"content-length", b"content-type", b"content-encoding", b"authorization", b"x-api-key", b"x-request-id"}
+    {b"host", b"content-length", b"content-type", b"content-encoding", b"x-request-id"}
+    | {b"authorization", b"x-api-key", b"x-goog-api-key"}
 )
 _PATH = re.compile(rb"(?:/[A-Za-z0-9_.:@~%+=,!$&'()*-]+)+|/")
 _ENCODED_SEPARATOR = re.compile(rb"%(?:2f|5c|00)", re.IGNORECASE)
@@ -48,6 +50,18 @@ def check_head(scope: Scope, headers: Headers) -> None:
     if b"host" not in headers:
         raise Refusal(400, "invalid_header", "The header 'Host' is missing.", param="host")
     _check_path(scope)
+
+
+def check_no_key_in_url(scope: Scope) -> None:
+    """Google's API takes `?key=`. Raise `Refusal` for it, whatever else was sent: URLs are written into logs."""
+    if b"key" in parse_qs(scope["query_string"], keep_blank_values=True):
+        raise Refusal(
+            400,
+            "key_in_url",
+            "There is a key in the URL, which others may have read in a log: send a new one as the header "
+            "'x-goog-api-key'.",
+            param="key",
+        )
 
 
 def announces_body(headers: Headers) -> bool:

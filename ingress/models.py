@@ -27,4 +27,5 @@ class Models:
         self._catalogue.check(model)
         listing = WIRES[incoming.dialect].models_body([(model, self._catalogue.owner(model), self._created_s)])
         content: dict[str, Any] = orjson.loads(listing)
-        return Answer(200, orjson.dumps(content["data"][0]))
+        (found,) = next(value for value in content.values() if isinstance(value, list))
+        return Answer(200, orjson.dumps(found))

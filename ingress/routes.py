@@ -6,14 +6,17 @@ A further endpoint is a line in the table; admission, metering and the books com
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
+from urllib.parse import parse_qs
 
 from starlette.routing import compile_path
 
 from tollgate.events import Dialect
 from tollgate.wire import Body
+from tollgate.wire.gemini.array import ArrayWriter
 
 Params = Mapping[str, str]
 Complete = Callable[[Body, Params], Body]
+StreamForm = Callable[[bytes], ArrayWriter | None]
 
 
 class Route(NamedTuple):
@@ -22,6 +25,7 @@ class Route(NamedTuple):
     `endpoint` is its name in events and books, the path itself unless several paths mean the same.
     `form`: what comes is not JSON but a form with a file. `complete` puts what the path says into the body. From there
     on the body alone is the request, in whatever form the client has sent it: `model` and `stream` are fields of it.
+    `stream_form` says by the query whether a stream leaves in another form than as server-sent events.
     """
 
     path: str
@@ -29,10 +33,34 @@ class Route(NamedTuple):
     endpoint: str = ""
     complete: Complete | None = None
     form: bool = False
+    stream_form: StreamForm | None = None
 
     @property
     def name(self) -> str:
         return self.endpoint or self.path
+
+
+def _generate(body: Body, params: Params) -> Body:
+    return {**body, **params, "stream": False}
+
+
+def _stream_generate(body: Body, params: Params) -> Body:
+    return {**body, **params, "stream": True}
+
+
+def _array_unless_sse(query: bytes) -> ArrayWriter | None:
+    """Google streams an array of answers, unless the query says `alt=sse`."""
+    return None if b"sse" in parse_qs(query).get(b"alt", ()) else ArrayWriter()
+
+
+def _google(version: str) -> tuple[Route, ...]:
+    """Model names may hold a slash, as in `provider/model`."""
+    path = f"/{version}/models/{{model:path}}"
+    endpoint = "/v1beta/models/{model}:generateContent"
+    return (
+        Route(f"{path}:generateContent", "gemini", endpoint, _generate),
+        Route(f"{path}:streamGenerateContent", "gemini", endpoint, _stream_generate, stream_form=_array_unless_sse),
+    )
 
 
 ROUTES: tuple[Route, ...] = (
@@ -47,6 +75,8 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/audio/speech", "openai"),
     Route("/v1/audio/transcriptions", "openai", form=True),
     Route("/v1/audio/translations", "openai", form=True),
+    *_google("v1"),
+    *_google("v1beta"),
 )
 
 

@@ -43,6 +43,15 @@ EXAMPLES: dict[str, Example] = {
     "/v1/audio/transcriptions": Example({"model": "sandbox", "response_format": "json"}, file=b"RIFF" + bytes(40_000)),
     "/v1/audio/translations": Example({"model": "sandbox"}, file=b"RIFF" + bytes(40_000)),
     "/v1/responses": Example({"model": "sandbox", "max_output_tokens": 50, "input": MESSAGES}),
+    **{
+        f"/{version}/models/{{model:path}}:{method}": Example(
+            {"contents": [{"parts": [{"text": "Hello, who is there?"}]}], "generationConfig": {"maxOutputTokens": 50}},
+            path=f"/{version}/models/{model}:{method}",
+            endpoint="/v1beta/models/{model}:generateContent",
+        )
+        for version, model in (("v1", "sandbox"), ("v1beta", "sandbox-gemini/sandbox"))
+        for method in ("generateContent", "streamGenerateContent")
+    },
 }
 
 STREAMING = frozenset(

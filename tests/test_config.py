@@ -47,6 +47,7 @@ def test_without_a_file_there_are_defaults_and_the_sandbox_in_every_dialect():
         ("sandbox", "openai", "sandbox"),
         ("sandbox-anthropic", "anthropic", "sandbox"),
         ("sandbox-responses", "responses", "sandbox"),
+        ("sandbox-gemini", "gemini", "sandbox"),
     ]
     assert all(p.serves("sandbox-lat50") and not p.serves("gpt-4o") for p in config.providers.values())
 
@@ -95,7 +96,14 @@ def test_a_whole_file(load):
     assert config.log.bootstrap_servers == ("a:9092", "b:9093")
     assert config.log.durability == "process"
     assert (config.server.host, config.server.port, config.server.drain_s) == ("0.0.0.0", 9000, 2.5)
-    assert list(config.providers) == ["openai", "local", "sandbox", "sandbox-anthropic", "sandbox-responses"]
+    assert list(config.providers) == [
+        "openai",
+        "local",
+        "sandbox",
+        "sandbox-anthropic",
+        "sandbox-responses",
+        "sandbox-gemini",
+    ]
     assert config.providers["openai"] == Provider(
         name="openai",
         protocol="openai",

@@ -515,4 +515,5 @@ BUILT_IN = (
     _sandbox("sandbox", "openai", "http://sandbox/v1"),
     _sandbox("sandbox-anthropic", "anthropic", "http://sandbox"),
     _sandbox("sandbox-responses", "responses", "http://sandbox/v1"),
+    _sandbox("sandbox-gemini", "gemini", "http://sandbox/v1beta"),
 )

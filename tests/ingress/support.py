@@ -149,7 +149,7 @@ class Client:
         return [(name, value) for name, value in merged.items() if value is not None] + list(more)
 
     async def call(
-        self, method: str, path: str, headers: Sequence[tuple[str, str]], connection: Connection
+        self, method: str, path: str, headers: Sequence[tuple[str, str]], connection: Connection, query: bytes = b""
     ) -> Response:
         """One call over a connection that the test has made."""
         scope = {
@@ -161,7 +161,7 @@ class Client:
             "path": unquote(path),
             "raw_path": path.encode(),
             "root_path": "",
-            "query_string": b"",
+            "query_string": query,
             "client": ("192.0.2.7", 50000),
             "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
             "extensions": {"tollgate.abort": {"now": connection.abort}},

@@ -114,7 +114,7 @@ def test_the_path_says_which_model_is_asked_and_how(model, stream, path):
 
 
 def test_what_the_path_says_is_not_in_the_body():
-    sent, _ = passed_on({"model": "m", "stream": True, "alt": "sse", "contents": [], "x_new": 1, "session_id": "s"})
+    sent, _ = passed_on({"model": "m", "stream": True, "contents": [], "x_new": 1, "session_id": "s"})
 
     assert sent == {"contents": [], "x_new": 1}
 
@@ -685,7 +685,7 @@ def test_what_is_wrong_in_itself_is_refused_by_its_path(change, param):
         ({"generationConfig": {"responseModalities": ["AUDIO"]}}, "generationConfig.responseModalities"),
         ({"generationConfig": {"speechConfig": {}}}, "generationConfig.speechConfig"),
         ({"of_tomorrow": 1}, "ofTomorrow"),
-        ({"generationConfig": {"temperature": 1}, "safetySettings": [], "alt": "sse"}, None),
+        ({"generationConfig": {"temperature": 1}, "safetySettings": []}, None),
     ],
 )
 def test_what_may_change_the_price_or_has_no_bound_is_named(change, field):
@@ -817,3 +817,38 @@ def test_a_request_with_wrong_types_goes_to_gemini_or_is_refused(draws, dialect)
             dialect, "gemini", body, request_id=REQUEST_ID, model=NEWEST, max_output_tokens=None, headers={}
         )
         validate_gemini_request(orjson.loads(exchange.request.body))
+
+
+def test_chunks_that_a_client_hands_back_one_by_one_are_one_turn():
+    chunks = [
+        {"text": "H", "thought": True},
+        {"text": "m.", "thought": True},
+        foreign(),
+        {"text": "Hel"},
+        {"text": "lo"},
+        {"text": ""},
+    ]
+    contents = [{"parts": [{"text": "Hi"}]}, *({"role": "model", "parts": [chunk]} for chunk in chunks)]
+
+    sent, _ = from_gemini({"contents": contents}, protocol="anthropic", model="claude-opus-4-6")
+
+    assert sent["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},
+                {"type": "text", "text": "Hello"},
+            ],
+        }
+    ]
+
+
+def test_a_result_with_an_id_leaves_the_others_to_their_order():
+    call, result = {"name": "f", "args": {}}, {"name": "f", "response": {"output": "x"}}
+    calls = [{"functionCall": call | {"id": id} if id else call} for id in (None, "b", None)]
+    results = [{"functionResponse": result | {"id": id} if id else result} for id in ("b", None, None, None)]
+
+    sent, _ = from_gemini({"contents": [{"role": "model", "parts": calls}, {"parts": results}]})
+
+    assert [one["id"] for one in sent["messages"][0]["tool_calls"]] == ["call_1", "b", "call_3"]
+    assert [one["tool_call_id"] for one in sent["messages"][1:]] == ["b", "call_1", "call_3", "call_4"]

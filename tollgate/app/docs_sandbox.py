@@ -11,7 +11,8 @@ PAGE = """# The sandbox provider
 A provider that needs no account: built in, deterministic, at every endpoint and in every dialect, and priced (1 USD per
 million input tokens, 4 USD per million output tokens), so that budgets and books are real. A model's name says what it
 does. As a process of its own, with a ledger of every call at `GET /ledger`: `tollgate sandbox --port 9999`. `sandbox:
-false` in gateway.yaml switches the built-in one off.
+false` in gateway.yaml switches the built-in one off. `sandbox/sandbox`, `sandbox-anthropic/sandbox`,
+`sandbox-responses/sandbox` and `sandbox-gemini/sandbox` ask it in one of its dialects.
 
 {names}
 """

@@ -1,6 +1,7 @@
 """The sandbox as an ASGI application: its routes, what is decided about a call, and its row in the ledger."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from urllib.parse import parse_qs
@@ -9,14 +10,19 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tollgate.sandbox.delivery import Caller, Cut, Plan, deliver, send_body, send_error, send_json
-from tollgate.sandbox.dialect import ANTHROPIC, OPENAI, PATHS, Dialect
+from tollgate.sandbox.dialect import ANTHROPIC, GEMINI, OPENAI, PATHS, Dialect
 from tollgate.sandbox.knobs import Knobs, parse_model
 from tollgate.sandbox.ledger import Call, Ledger, LedgerFull, Outcome
-from tollgate.sandbox.request import MAX_NAME_SHOWN, Refused
+from tollgate.sandbox.request import MAX_NAME_SHOWN, Document, Refused
 
 BAD_KEY = b"bad-key"  # the one API key that is refused; any other will do, or none
 MAX_BODY_BYTES = 64 << 20
 MAX_CHAINS = 10_000  # chains whose calls are counted; then the one longest unused is forgotten
+
+# Google's paths hold the model and the method
+_GENERATE = re.compile(r"/v1(?:beta)?/models/(?P<model>.+):(?P<method>g|streamG)enerateContent")
+
+_NOTHING: Document = {}
 
 _Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -36,6 +42,7 @@ class _Sandbox:
         self._routes: dict[str, dict[str, _Handler]] = {
             **{path: {"POST": partial(self._call, dialect)} for path, dialect in PATHS.items()},
             "/v1/models": {"GET": self._models},
+            "/v1beta/models": {"GET": self._models},
             "/ledger": {"GET": self._read_ledger, "DELETE": self._clear_ledger},
             "/healthz": {"GET": self._healthz},
             "/": {"HEAD": self._head},
@@ -45,7 +52,7 @@ class _Sandbox:
         if scope["type"] != "http":
             raise NotImplementedError(f"the sandbox speaks http, not {scope['type']}")
         path, method = scope["path"], scope["method"]
-        methods = self._routes.get(path)
+        methods = self._routes.get(path) or self._generate(path)
         if methods is None:
             refused = Refused(404, f"Unknown request URL: {method} {path[:MAX_NAME_SHOWN]}", code="unknown_url")
             await send_error(OPENAI, refused, 0, send)
@@ -58,8 +65,17 @@ class _Sandbox:
         else:
             await methods[method](scope, receive, send)
 
+    def _generate(self, path: str) -> dict[str, _Handler] | None:
+        found = _GENERATE.fullmatch(path)
+        if found is None:
+            return None
+        said = {"model": found["model"], "stream": found["method"] == "streamG"}
+        return {"POST": partial(self._call, GEMINI, path_says=said)}
+
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
-        dialect = ANTHROPIC if b"anthropic-version" in dict(scope["headers"]) else OPENAI
+        headers = dict(scope["headers"])
+        google = b"x-goog-api-key" in headers or scope["path"].startswith("/v1beta")
+        dialect = ANTHROPIC if b"anthropic-version" in headers else GEMINI if google else OPENAI
         await send_json(send, dialect.models_body())
 
     async def _read_ledger(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,13 +96,15 @@ class _Sandbox:
     async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_json(send, b"")
 
-    async def _call(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _call(
+        self, dialect: Dialect, scope: Scope, receive: Receive, send: Send, *, path_says: Document = _NOTHING
+    ) -> None:
         body = await _read_body(receive)
         if body is None:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         call_id = headers[b"x-request-id"].decode("latin-1") if b"x-request-id" in headers else None
-        plan = self._plan(dialect, headers, body, chain=_chain(call_id))
+        plan = self._plan(dialect, headers, body, path_says, chain=_chain(call_id))
         try:
             call = self._enter(dialect, plan, call_id)
         except LedgerFull as error:
@@ -107,13 +125,15 @@ class _Sandbox:
             caller.forget()
             self._ledger.end(call, outcome)
 
-    def _plan(self, dialect: Dialect, headers: Mapping[bytes, bytes], body: bytes, *, chain: str) -> Plan:
+    def _plan(
+        self, dialect: Dialect, headers: Mapping[bytes, bytes], body: bytes, path_says: Document, *, chain: str
+    ) -> Plan:
         model, knobs = "", Knobs()
         try:
             _authenticate(headers)
             if len(body) > MAX_BODY_BYTES:
                 raise Refused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
-            document = dialect.read_document(body, headers)
+            document = {**dialect.read_document(body, headers), **path_says}
             model = str(document.get("model", ""))[:MAX_NAME_SHOWN]
             ask = dialect.read_ask(document, headers)
             knobs = parse_model(ask.model)
@@ -148,7 +168,8 @@ class _Sandbox:
 
 def _authenticate(headers: Mapping[bytes, bytes]) -> None:
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    if headers.get(b"x-api-key") == BAD_KEY or (scheme.lower() == b"bearer" and token.strip() == BAD_KEY):
+    given = headers.get(b"x-api-key"), headers.get(b"x-goog-api-key")
+    if BAD_KEY in given or (scheme.lower() == b"bearer" and token.strip() == BAD_KEY):
         raise Refused(401, "Incorrect API key provided.")
 
 

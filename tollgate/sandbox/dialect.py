@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from tollgate.sandbox import anthropic, openai, responses, services
+from tollgate.sandbox import anthropic, gemini, openai, responses, services
 from tollgate.sandbox.answer import Answer
 from tollgate.sandbox.knobs import Knobs
 from tollgate.sandbox.request import Ask, Document, Refused
@@ -36,6 +36,7 @@ class Dialect(Protocol):
 OPENAI: Dialect = openai
 ANTHROPIC: Dialect = anthropic
 RESPONSES: Dialect = responses
+GEMINI: Dialect = gemini
 
 # Where each is spoken
 PATHS: Mapping[str, Dialect] = {

@@ -1,14 +1,14 @@
 """What admission and routing must know of a client's request.
 
 Here the path says which model is asked and whether the answer streams. Its parts are in the body that reaches this
-module, as `model`, `stream` and `alt`; the protocol has no such fields, and `pass_on` takes them out again.
+module, as `model` and `stream`; the protocol has no such fields, and `pass_on` takes them out again.
 """
 
 from tollgate.wire import Ask, Body, fields
 from tollgate.wire.gemini.words import MAX_CHOICES, camel
 
-# Fields that the path and its query say
-PATH_FIELDS = frozenset({"model", "stream", "alt"})
+# Fields that the path says
+PATH_FIELDS = frozenset({"model", "stream"})
 
 # The provider does not say what it puts around contents and tools: as much as others do is allowed for.
 _CONTENT_TOKENS = 4

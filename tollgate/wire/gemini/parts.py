@@ -4,6 +4,7 @@ Calls and results are matched by name and order: the protocol has ids, but most 
 """
 
 import mimetypes
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
@@ -32,21 +33,25 @@ class Calls:
 
     def __init__(self) -> None:
         self._made = 0
-        self._open: list[tuple[str, str]] = []  # name and id
+        self._open: set[str] = set()  # ids
+        self._by_name: defaultdict[str, deque[str]] = defaultdict(deque)
 
     def call(self, name: str, id: str | None) -> str:
         self._made += 1
         id = id or f"call_{self._made}"
-        self._open.append((name, id))
+        self._open.add(id)
+        self._by_name[name].append(id)
         return id
 
     def result(self, name: str, id: str | None) -> str:
         """The id of the call with this id, or else of the first by this name that has no result yet."""
-        for at, (open_name, open_id) in enumerate(self._open):
-            if id == open_id or (id is None and name == open_name):
-                del self._open[at]
-                return open_id
-        return id or self.call(name, None)
+        waiting = self._by_name[name]
+        while id is None and waiting:
+            found = waiting.popleft()
+            id = found if found in self._open else None
+        id = id or self.call(name, None)
+        self._open.discard(id)
+        return id
 
 
 def read_part(part: Body, where: str, calls: Calls, losses: Losses) -> list[Part]:

@@ -11,6 +11,7 @@ from tollgate.wire.content import (
     Prompt,
     Reasoning,
     Role,
+    Text,
     Thinking,
     Tier,
     Tool,
@@ -124,39 +125,62 @@ def _whole(value: float | None) -> int | None:
 
 
 def _read_turns(given: Body, losses: Losses) -> tuple[Turn, ...]:
+    """The SDK hands back what was streamed chunk by chunk, each as a content of its own: they are one turn."""
     calls = Calls()
-    turns: list[Turn] = []
+    turns: list[tuple[Role, str, list[list[Part]]]] = []
     system = fields.mapping(given, "systemInstruction")
     if system:
         losses.drop_others(system, ("role", "parts"), "systemInstruction")
-        turns.append(Turn("system", _read_parts(system, "systemInstruction", calls, losses), "systemInstruction"))
+        turns.append(("system", "systemInstruction", [_read_parts(system, "systemInstruction", calls, losses)]))
     for at, content in enumerate(contents(given)):
         where = f"contents[{at}]"
         role = _ROLES.get(fields.text(content, "role", path=f"{where}.role") or "user")
         if role is None:
             raise NotCarried(f"{where}.role")
         losses.drop_others(content, ("role", "parts"), where)
-        turns.append(Turn(role, _read_parts(content, where, calls, losses), where))
-    return tuple(turns)
+        said = _read_parts(content, where, calls, losses)
+        if role == "assistant" and turns and turns[-1][0] == role:
+            turns[-1][2].append(said)
+        else:
+            turns.append((role, where, [said]))
+    return tuple(Turn(role, _joined(chunks), where) for role, where, chunks in turns)
 
 
-def _read_parts(content: Body, where: str, calls: Calls, losses: Losses) -> tuple[Part, ...]:
-    found: list[Part] = []
-    for at, part in enumerate(parts(content, where)):
-        for read in read_part(part, f"{where}.parts[{at}]", calls, losses):
-            joined = _joined(found[-1], read) if found else None
-            found[-1:] = [joined] if joined is not None else [*found[-1:], read]
-    return tuple(found)
+def _read_parts(content: Body, where: str, calls: Calls, losses: Losses) -> list[Part]:
+    return [
+        read
+        for at, part in enumerate(parts(content, where))
+        for read in read_part(part, f"{where}.parts[{at}]", calls, losses)
+    ]
 
 
-def _joined(before: Part, part: Part) -> Reasoning | None:
-    """A stream brings a thought in pieces, and another family's signature last: a client hands them back as they came.
-    Google signs pieces."""
-    if not isinstance(before, Reasoning) or not isinstance(part, Reasoning):
-        return None
-    if before.origin is not None or part.redacted is not None or part.origin == HOME:
-        return None
-    return msgspec.structs.replace(part, text=before.text + part.text, path=before.path)
+def _joined(chunks: list[list[Part]]) -> tuple[Part, ...]:
+    """The parts of one turn, those in one that came in pieces."""
+    runs: list[list[Part]] = []
+    for chunk in chunks:
+        for at, part in enumerate(chunk):
+            if len(chunks) > 1 and isinstance(part, Text) and not part.text:
+                continue  # the end of a stream
+            if runs and _goes_on(runs[-1][-1], part, begins_chunk=at == 0):
+                runs[-1].append(part)
+            else:
+                runs.append([part])
+    return tuple(_join(run) for run in runs)
+
+
+def _goes_on(before: Part, part: Part, *, begins_chunk: bool) -> bool:
+    """A text in the next chunk; a thought, of which another family's signature comes last. Google signs pieces."""
+    if isinstance(before, Reasoning) and isinstance(part, Reasoning):
+        return before.origin is None and part.redacted is None and part.origin != HOME
+    return begins_chunk and isinstance(before, Text) and isinstance(part, Text)
+
+
+def _join(run: list[Part]) -> Part:
+    last = run[-1]
+    if len(run) == 1 or not isinstance(last, Text | Reasoning):
+        return last
+    text = "".join(part.text for part in run if isinstance(part, Text | Reasoning))
+    return msgspec.structs.replace(last, text=text, path=run[0].path)
 
 
 # Tools --------------------------------------------------------------------------------------------------------------
