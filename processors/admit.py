@@ -19,6 +19,7 @@ from tollgate.money import usd_text
 from tollgate.prices.price import OUTPUT_METERS
 from tollgate.prices.rate import affordable_output, bound_pusd
 from tollgate.processors.ledger import Ledger
+from tollgate.processors.rates import RateLimit, check_all
 from tollgate.processors.route.plan import Option, Route
 from tollgate.wire import Ask
 
@@ -32,6 +33,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     default_max_tokens: int = 4096
     reject_missing_max_tokens: bool = False
     unpriced_hold_pusd: int | None = None  # None: a model without a price is refused under a budget
+    per_user_rpm: int | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +63,7 @@ def decide(
         if isinstance(route, Refusal):
             raise route
         _check_concurrency(ledger, subject, limits)
-        rates, headers = _check_rate(ledger, subject, limits, now_ms)
+        rates, headers = check_all(_rate_limits(request, limits, policy), ledger.tat_us, now_ms)
         available_pusd = None
         if limits.monthly_budget_pusd is not None:
             available_pusd = limits.monthly_budget_pusd - ledger.spent(subject, period) - ledger.held(subject, period)
@@ -301,51 +303,13 @@ def _check_concurrency(ledger: Ledger, subject: str, limits: Limits) -> None:
         )
 
 
-def _check_rate(
-    ledger: Ledger, subject: str, limits: Limits, now_ms: int
-) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
-    """The rate's state after this request, and the headers that tell it.
-
-    A bucket of `limit` requests that refills evenly over the minute: the generic cell rate algorithm (ITU-T I.371).
-    """
-    limit = limits.requests_per_minute
-    if limit is None:
-        return {}, ()
-    name = f"{subject}/requests_per_minute"
-    now_us = now_ms * 1000
-    interval_us = 60_000_000 // max(1, limit)
-    known = ledger.rates.get(name)
-    arrival_us = max(now_us, known.tat_us if known else 0)
-    ahead_us = arrival_us - now_us
-    left = limit - -(-ahead_us // interval_us)  # whole requests that still fit
-    if left < 1:
-        wait_ms = -(-(ahead_us - (limit - 1) * interval_us) // 1000)
-        reset_at = datetime.fromtimestamp((now_ms + wait_ms) / 1000, UTC)
-        raise Refusal(
-            429,
-            "QUOTA_EXCEEDED",
-            f"This key may make {limit} requests a minute. Try again in {wait_ms / 1000:.3f} s.",
-            type="rate_limit_error",
-            headers={
-                "retry-after": str(-(-wait_ms // 1000)),
-                "retry-after-ms": str(wait_ms),
-                **dict(_rate_headers(limit, left=0, reset_ms=ahead_us // 1000)),
-            },
-            details={
-                "limit_name": "requests_per_minute",
-                "used": limit,
-                "limit": limit,
-                "reset_at": f"{reset_at:%Y-%m-%dT%H:%M:%SZ}",
-            },
-        )
-    after_us = arrival_us + interval_us
-    return {name: after_us}, _rate_headers(limit, left=left - 1, reset_ms=(after_us - now_us) // 1000)
-
-
-def _rate_headers(limit: int, *, left: int, reset_ms: int) -> tuple[tuple[str, str], ...]:
-    """As OpenAI writes them; `reset` is when the bucket is full again."""
-    return (
-        ("x-ratelimit-limit-requests", str(limit)),
-        ("x-ratelimit-remaining-requests", str(left)),
-        ("x-ratelimit-reset-requests", f"{reset_ms}ms"),
-    )
+def _rate_limits(request: Request, limits: Limits, policy: Policy) -> tuple[RateLimit, ...]:
+    """The limits that this partition keeps alone: of the key, and of the end user within the organisation."""
+    found = []
+    if limits.requests_per_minute is not None:
+        name = f"key:{request.key_id}/requests_per_minute"
+        found.append(RateLimit(name, limits.requests_per_minute, "requests_per_minute", "This key"))
+    if policy.per_user_rpm is not None and request.user_id:
+        name = f"user:{request.org_id}/{request.user_id}/requests_per_minute"
+        found.append(RateLimit(name, policy.per_user_rpm, "user_requests_per_minute", "This user"))
+    return tuple(found)

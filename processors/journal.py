@@ -17,6 +17,8 @@ from tollgate.log import Position
 from tollgate.processors.ledger import Ledger, evolve, put_back, shift, take_checkpoint
 from tollgate.processors.world import World
 
+MARK_EVERY_EVENTS = 1_000  # of `requests` from which nothing followed: a take-over reads them again
+
 WriteRows = Callable[[Mapping[str, bytes | None]], Awaitable[None]]
 
 
@@ -33,6 +35,7 @@ class Writer:
         self._gap: asyncio.Task[None] | None = None
         self._shifts = 0
         self._copies: set[asyncio.Future[Position]] = set()  # cost lines on their way to `costs`
+        self._passed = -1  # the event of `requests` up to which it says that none need be given again
         self._marked = -1  # the journal offset that the newest mark names
         self._marked_s = world.clock_s()  # when that was written
         self._closed = False
@@ -143,8 +146,10 @@ class Writer:
         The rows are taken at one instant and written only when every journal record that they include is durable,
         and every cost line of those records is copied. If it fails or is cancelled, the next one writes them.
         """
-        if self._closed or self.ledger.next_offset == self._marked:
+        passed = self.ledger.handled - self._passed
+        if self._closed or (self.ledger.next_offset == self._marked and passed < MARK_EVERY_EVENTS):
             return
+        self._passed = self.ledger.handled
         checkpoint = take_checkpoint(self.ledger)
         marked, self._marked = self._marked, self.ledger.next_offset
         shifts = self._shifts

@@ -14,9 +14,20 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from tollgate.events import Admitted, Attempt, AttemptStarted, Ended, Event, OwnerBeat, OwnerReleased, OwnerTook
+from tollgate.events import (
+    Admitted,
+    Attempt,
+    AttemptStarted,
+    Ended,
+    Event,
+    LeaseGranted,
+    OwnerBeat,
+    OwnerReleased,
+    OwnerTook,
+)
 
 MARK = "mark"
+REFILL_US = 62_000_000  # a minute refills any bucket; its interval is rounded up to a whole microsecond
 
 
 class Account(msgspec.Struct, omit_defaults=True):
@@ -28,9 +39,13 @@ class Account(msgspec.Struct, omit_defaults=True):
 
 
 class Rate(msgspec.Struct, omit_defaults=True):
-    """One rate limit: the theoretical arrival time of its next request, in Unix microseconds."""
+    """One rate limit: the theoretical arrival time of its next request, in Unix microseconds.
+
+    `live` is of one that is leased to other partitions: when each lease ends that is not over, and its units.
+    """
 
     tat_us: int = 0
+    live: tuple[tuple[int, int], ...] = ()
     offset: int = -1
 
 
@@ -49,10 +64,14 @@ class OpenRequest(msgspec.Struct, omit_defaults=True):
 
 
 class Mark(msgspec.Struct):
-    """Everything below `journal` is in the rows; `decided` is the highest accepted request decided there."""
+    """Everything below `journal` is in the rows; `decided` is the highest accepted request decided there.
+
+    No event of `requests` up to `handled` needs to be given again.
+    """
 
     journal: int
     decided: int
+    handled: int = -1
 
 
 _Row = TypeVar("_Row", Account, Rate, OpenRequest)
@@ -66,6 +85,7 @@ class Ledger:
     epoch: int = -1
     next_offset: int = 0  # of the journal
     decided: int = -1  # highest offset of `requests` that a valid record decided
+    handled: int = -1  # what the mark says: beats and questions lie behind the last decision, perhaps by thousands
     open: dict[str, OpenRequest] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     rates: dict[str, Rate] = field(default_factory=dict)
@@ -77,6 +97,11 @@ class Ledger:
     def spent(self, subject: str, period: str) -> int:
         account = self.accounts.get(account_key(subject, period))
         return account.spent_pusd if account else 0
+
+    def tat_us(self, limit: str) -> int:
+        """The theoretical arrival time of the limit's next request; 0 where there was none."""
+        rate = self.rates.get(limit)
+        return rate.tat_us if rate else 0
 
     def held(self, subject: str, period: str) -> int:
         return self.held_pusd.get(account_key(subject, period), 0)
@@ -107,6 +132,9 @@ def evolve(ledger: Ledger, offset: int, event: Event) -> bool:
         case Ended() if event.epoch == ledger.epoch:
             _end(ledger, offset, event)
             return True
+        case LeaseGranted() if event.epoch == ledger.epoch:
+            _count(ledger, offset, event.limit, event.tat_us, event.live)
+            return True
         case OwnerReleased() if event.epoch == ledger.epoch:
             _release(ledger, offset, event)
             return True
@@ -131,10 +159,14 @@ def _admit(ledger: Ledger, offset: int, event: Admitted) -> None:
             account.offset = offset
             ledger.dirty.add(f"account/{key}")
     for limit, tat_us in event.rates.items():
-        rate = ledger.rates.setdefault(limit, Rate())
-        if rate.offset < offset:
-            rate.tat_us, rate.offset = tat_us, offset
-            ledger.dirty.add(f"rate/{limit}")
+        _count(ledger, offset, limit, tat_us)
+
+
+def _count(ledger: Ledger, offset: int, limit: str, tat_us: int, live: tuple[tuple[int, int], ...] = ()) -> None:
+    rate = ledger.rates.setdefault(limit, Rate())
+    if rate.offset < offset:
+        rate.tat_us, rate.live, rate.offset = tat_us, live, offset
+        ledger.dirty.add(f"rate/{limit}")
 
 
 def _start_attempt(ledger: Ledger, offset: int, event: AttemptStarted) -> None:
@@ -174,6 +206,15 @@ def _end(ledger: Ledger, offset: int, event: Ended) -> None:
             account.spent_pusd += event.bill_pusd
             account.offset = offset
             ledger.dirty.add(f"account/{key}")
+
+
+def forget_full_buckets(ledger: Ledger, now_us: int) -> None:
+    """Drop the limits whose bucket is full again: one that is not there is full. End users may have any number."""
+    for limit, rate in list(ledger.rates.items()):
+        lent_us = max((until_us for until_us, _ in rate.live), default=0)
+        if rate.tat_us <= now_us and lent_us + REFILL_US <= now_us:
+            del ledger.rates[limit]
+            ledger.dirty.add(f"rate/{limit}")
 
 
 def shift(ledger: Ledger, first: int, distance: int) -> None:
@@ -242,13 +283,17 @@ def take_checkpoint(ledger: Ledger) -> Checkpoint:
         if written != ledger.epoch:
             obsolete[f"{name}@{written}"] = None
         kind, _, key = name.partition("/")
-        row = tables[kind].get(key) if name != MARK else Mark(journal=ledger.next_offset, decided=ledger.decided)
+        row = tables[kind].get(key) if name != MARK else _mark(ledger)
         if row is not None:
             ledger.written[name] = ledger.epoch
         rows[f"{name}@{ledger.epoch}"] = None if row is None else msgspec.json.encode(row)
     ledger.dirty.clear()
     mark = {f"{MARK}@{ledger.epoch}": rows.pop(f"{MARK}@{ledger.epoch}")}
     return Checkpoint(rows=rows, mark=mark, obsolete=obsolete)
+
+
+def _mark(ledger: Ledger) -> Mark:
+    return Mark(journal=ledger.next_offset, decided=ledger.decided, handled=ledger.handled)
 
 
 def put_back(ledger: Ledger, checkpoint: Checkpoint) -> None:
@@ -278,7 +323,7 @@ def _from_named(partition: int, named: Sequence["_Named"]) -> Ledger:
         kind, _, key = name.partition("/")
         if kind == MARK and epoch == ledger.epoch:
             mark = msgspec.json.decode(value, type=Mark)
-            ledger.next_offset, ledger.decided = mark.journal, mark.decided
+            ledger.next_offset, ledger.decided, ledger.handled = mark.journal, mark.decided, mark.handled
             ledger.written[MARK] = epoch
         elif kind == "account":
             _keep_newer(ledger, ledger.accounts, name, key, msgspec.json.decode(value, type=Account), epoch)

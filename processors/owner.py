@@ -15,12 +15,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from traceback import format_tb
+from typing import NamedTuple
 
 import orjson
 
 from tollgate.control import COMMANDS_PARTITION
 from tollgate.errors import LogError, OutOfRange, ProviderError, Refusal, TollgateError, Unreadable
 from tollgate.events import (
+    Admitted,
     Attempt,
     AttemptStarted,
     CallReported,
@@ -30,6 +32,8 @@ from tollgate.events import (
     Ended,
     Event,
     IngressBeat,
+    LeaseAnswered,
+    LeaseAsked,
     Limits,
     OwnerBeat,
     OwnerReleased,
@@ -49,8 +53,10 @@ from tollgate.processors.admit import Policy, decide, period_of, reject
 from tollgate.processors.call import Call, Ending, Job
 from tollgate.processors.commands import Commands, applied
 from tollgate.processors.handover import ending_of, last_reply_of, lost_attempt, report_of
-from tollgate.processors.journal import Writer, succeeded
-from tollgate.processors.ledger import OpenRequest, evolve, from_rows
+from tollgate.processors.journal import Writer, WriteRows, succeeded
+from tollgate.processors.leases import lend
+from tollgate.processors.leasing import Leasing, answer_question
+from tollgate.processors.ledger import OpenRequest, evolve, forget_full_buckets, from_rows
 from tollgate.processors.route.plan import Route, plan
 from tollgate.processors.succession import RUNNER_BEAT_S, Succession
 from tollgate.processors.world import World
@@ -65,6 +71,10 @@ log = logging.getLogger(__name__)
 MAX_CALLS = 4_000  # of one owner; the events of further requests wait on the log
 CERTAIN_FOR_S = 1.0  # from the sending of a record that has landed; after this, a call waits for another
 INGRESS_PATIENCE_S = 10.0
+SHARE_PATIENCE_S = 0.25  # of a request, for a share of a limit; those behind it in the partition wait as long
+MANY_RATES = 1_000  # from there on it is worth while to look for those that are of no consequence any more
+FORGET_EVERY_S = 60.0
+MAX_PARKED = 256  # requests that wait so; the events of further ones wait on the log
 SEAL_PATIENCE_S = 2.0  # then the body cannot be opened, and the request fails
 
 _UNTOLD = Refusal(
@@ -81,6 +91,15 @@ _CANCELLATION = b'{"type":"cancel_requested.'
 Ack = Callable[[], object]
 
 
+class _Parked(NamedTuple):
+    """A request that is not decided yet: until when it waits."""
+
+    accepted: RequestAccepted
+    src: int
+    ack: Ack
+    until_s: float
+
+
 class Owner(Writer):
     """The writer of one partition, from take-over to hand-over."""
 
@@ -92,10 +111,13 @@ class Owner(Writer):
             unpriced_hold_pusd=(
                 world.config.limits.unpriced_hold_pusd if world.config.limits.unpriced == "hold" else None
             ),
+            per_user_rpm=world.config.rate_limiting.per_user_rpm,
         )
         self._fallback_on = frozenset(world.config.routing.fallback_on)
         self._now_ms = 0  # the log's time: never lower than before
         self._received = -1  # the newest event of `requests` that was taken
+        self._handled = -1  # up to where none needs to be given again
+        self._forgot_s = 0.0  # when rates that are of no consequence were forgotten
         self._calls: dict[str, Call] = {}
         self._given_up: dict[str, str] = {}  # open requests that were cancelled while no call of them ran here: why
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,6 +128,10 @@ class Owner(Writer):
         self._resuming: set[asyncio.Task[None]] = set()  # calls in the making
         self._released: asyncio.Future[Position] | None = None  # done when the hand-over is durable
         self._commands: Commands | None = None
+        self._took_ms = 0  # when this owner began, in the time of the log
+        self._leasing: Leasing | None = None
+        self._parked: deque[_Parked] = deque()  # requests that wait for a share of a limit, and those behind them
+        self._unparking: asyncio.TimerHandle | None = None
 
     # Take-over -----------------------------------------------------------------------------------------------------
 
@@ -139,14 +165,17 @@ class Owner(Writer):
             raise TollgateError(f"the journal of partition {self.partition} does not hold what was just appended to it")
         self._certain_s = self._world.clock_s()
         world.counts.taken_over += 1
+        self._took_ms = took.timestamp_ms
+        if world.config.rate_limiting.shared:
+            self._leasing = Leasing(world, self.partition, ledger.epoch)
         if self.partition == COMMANDS_PARTITION:
             self._commands = Commands(world, ledger.epoch)
             await self._commands.begin()
         self._succession.begin(ledger.open.values(), ledger.epoch)
         for request in ended if world.shared else ():
             self._tell(request, _UNTOLD)
-        self._received = ledger.decided
-        return ledger.decided + 1
+        self._received = self._handled = max(ledger.decided, ledger.handled)
+        return self._received + 1
 
     async def settled(self) -> None:
         """Return when what was appended so far is durable."""
@@ -279,6 +308,7 @@ class Owner(Writer):
         Their outcomes go to `requests` as events, for the next owner to book. Whoever was replaced long ago has nothing
         to hand over: the gap before this record ends the process.
         """
+        self._unpark(last_chance=True)
         self._closed = True
         self._succession.end()
         if self._resuming:  # they become calls first, or else nobody would know of them
@@ -338,6 +368,7 @@ class Owner(Writer):
 
     async def close(self, reason: str) -> None:
         """Decide nothing more, end what is under way, and return when its ends are durable."""
+        self._unpark(last_chance=True)
         self._closed = True
         self._succession.end()
         with contextlib.suppress(TollgateError):
@@ -369,6 +400,22 @@ class Owner(Writer):
         except Unreadable as error:
             self._bury(src, value, str(error), ack)
             return None
+        waiting = self._handle(event, src, timestamp_ms, value, ack)
+        if waiting is not None:
+            return self._handle_slowly(waiting, src)
+        self._has_handled(src)
+        return None
+
+    async def _handle_slowly(self, waiting: Awaitable[None], src: int) -> None:
+        await waiting
+        self._has_handled(src)
+
+    def _has_handled(self, src: int) -> None:
+        """All that follows from the event is in the journal or on its way there; what waits for a share is not."""
+        if not self._closed and not self._parked:
+            self._handled = max(self._handled, src)
+
+    def _handle(self, event: Event, src: int, timestamp_ms: int, value: bytes, ack: Ack) -> Awaitable[None] | None:
         match event:
             case RequestAccepted():
                 if src <= self.ledger.decided:  # decided in an earlier life
@@ -376,7 +423,7 @@ class Owner(Writer):
                 elif not self._can_decide(event):
                     return self._decide_later(event, src, ack)
                 else:
-                    self._decide(event, src, ack)
+                    self._take(event, src, ack)
             case CancelRequested():
                 self._cancel(event)
                 ack()
@@ -392,6 +439,15 @@ class Owner(Writer):
             case IngressBeat():
                 self._heard(event.address)
                 ack()
+            case LeaseAsked():
+                self._lease(event, timestamp_ms)
+                ack()
+            case LeaseAnswered() if self._leasing is not None:
+                self._leasing.answered(event)
+                self._unpark()
+                ack()
+            case LeaseAnswered():
+                ack()
             case CommandIssued() if self._commands is not None:
                 return self._command(self._commands, event, src, ack)
             case _:
@@ -406,7 +462,9 @@ class Owner(Writer):
         call = self._calls.get(event.request_id)
         if call is not None:
             call.cancel(event.reason)
-        elif event.request_id in self.ledger.open:
+        elif event.request_id in self.ledger.open or any(
+            parked.accepted.request.request_id == event.request_id for parked in self._parked
+        ):
             self._given_up[event.request_id] = event.reason
 
     def _can_decide(self, accepted: RequestAccepted) -> bool:
@@ -423,16 +481,47 @@ class Owner(Writer):
         await applied(self._world, accepted.control_offset)
         await self._world.sealer.wait_for(accepted.seal, timeout_s=SEAL_PATIENCE_S)
         if not self._closed:
-            self._decide(accepted, src, ack)
+            self._take(accepted, src, ack)
 
-    def _decide(self, accepted: RequestAccepted, src: int, ack: Ack) -> None:
-        """Decide and evolve without awaiting in between, so that nobody decides on stale state."""
+    def _take(self, accepted: RequestAccepted, src: int, ack: Ack) -> None:
+        """Decide, unless that must wait for a share of a limit, or earlier ones wait for one."""
+        if self._parked or not self._decide(accepted, src, ack):
+            self._parked.append(_Parked(accepted, src, ack, self._world.clock_s() + SHARE_PATIENCE_S))
+            if len(self._parked) >= MAX_PARKED:
+                self._room.clear()
+            if self._unparking is None:
+                self._unpark_later()
+
+    def _unpark(self, *, last_chance: bool = False) -> None:
+        """Decide on those that wait, in their order, as far as there are shares for them or their patience is over."""
+        while self._parked and not self._closed:
+            accepted, src, ack, until_s = self._parked[0]
+            if not self._decide(accepted, src, ack, last_chance=last_chance or self._world.clock_s() >= until_s):
+                break
+            self._parked.popleft()
+        self._make_room()
+        self._unpark_later()
+
+    def _unpark_later(self) -> None:
+        """Come back when the first one's patience is over."""
+        if self._unparking is not None:
+            self._unparking.cancel()
+            self._unparking = None
+        if self._parked and not self._closed:
+            left_s = max(0.0, self._parked[0].until_s - self._world.clock_s())
+            self._unparking = asyncio.get_running_loop().call_later(left_s, self._unpark)
+
+    def _decide(self, accepted: RequestAccepted, src: int, ack: Ack, *, last_chance: bool = False) -> bool:
+        """Decide and evolve without awaiting in between, so that nobody decides on stale state.
+
+        False: a share of a limit is waited for, and nothing has happened; not at the last chance.
+        """
         received = time.perf_counter()
         request = accepted.request
         waiting = self._world.replies.is_waiting(request.reply_to, request.request_id)
         if waiting is False:
             self._append(self._nobody_waits(request, src)).add_done_callback(partial(_when_durable, ack))
-            return
+            return True
         try:
             body = self._body(accepted)
             ask = ENDPOINTS[request.endpoint].ask(body)
@@ -449,13 +538,22 @@ class Owner(Writer):
                 now_ms=self._now_ms,
                 price_version=self._world.book.version,
             )
+            if self._leasing is not None and isinstance(decision.record, Admitted):
+                taken = self._leasing.take(
+                    decision.record.plan[0].model,
+                    waiting=max(1, len(self._parked)),
+                    now_ms=self._now_ms,
+                    last_chance=last_chance,
+                )
+                if not taken:
+                    return False
         except Exception as error:  # one request that cannot be decided must not stop the partition
             self._refuse(accepted, _refusal_for(error), src, ack, headers=())
-            return
+            return True
         if decision.refusal is not None or isinstance(decision.record, Ended):
             refusal = decision.refusal or Refusal(500, "internal_error", "refused", type="server_error")
             self._refuse(accepted, refusal, src, ack, headers=decision.headers, record=decision.record)
-            return
+            return True
         appended = self._append(decision.record)
         reached("owner.decided")
         job = Job(
@@ -471,6 +569,24 @@ class Owner(Writer):
             received=received,
         )
         appended.add_done_callback(partial(self._admitted, job, ack))
+        return True
+
+    def _lease(self, asked: LeaseAsked, timestamp_ms: int) -> None:
+        """Give what there is of a limit that belongs to this partition. What is given is durable before it is said.
+
+        What was asked before this owner began is passed over: nobody waits for it any more.
+        """
+        if timestamp_ms < self._took_ms:
+            return
+        granted, answer = lend(self.ledger, asked, self._now_ms * 1000)
+        if granted is None:
+            answer_question(self._world.log, asked, answer)
+        else:
+            self._append(granted).add_done_callback(partial(self._lent, asked, answer))
+
+    def _lent(self, asked: LeaseAsked, answer: LeaseAnswered, future: asyncio.Future[Position]) -> None:
+        if succeeded(future):
+            answer_question(self._world.log, asked, answer)
 
     def _body(self, accepted: RequestAccepted) -> Body:
         request = accepted.request
@@ -530,6 +646,7 @@ class Owner(Writer):
         record: Event | None = None,
     ) -> None:
         request = accepted.request
+        self._given_up.pop(request.request_id, None)
         ended = record or reject(
             self.ledger.epoch,
             request,
@@ -581,10 +698,14 @@ class Owner(Writer):
     def _finished(self, request_id: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._calls.pop(request_id, None)
-        self._room.set()
+        self._make_room()
         if not task.cancelled() and (error := task.exception()) is not None:
             trace = "".join(format_tb(error.__traceback__))
             self._world.fatal(f"a call ended without its end: {type(error).__name__}\n{trace}")
+
+    def _make_room(self) -> None:
+        if len(self._calls) < MAX_CALLS and len(self._parked) < MAX_PARKED:
+            self._room.set()
 
     # The books: what calls ask for ------------------------------------------------------------------------------------
 
@@ -671,6 +792,15 @@ class Owner(Writer):
                 overhead_us=ending.overhead_us,
             )
         )
+
+    async def checkpoint(self, write_rows: WriteRows) -> None:
+        """See `Writer.checkpoint`."""
+        ledger, now_s = self.ledger, self._world.clock_s()
+        if len(ledger.rates) > MANY_RATES and now_s - self._forgot_s > FORGET_EVERY_S:
+            self._forgot_s = now_s
+            forget_full_buckets(ledger, self._now_ms * 1000)
+        ledger.handled = self._handled
+        await super().checkpoint(write_rows)
 
     # Checkpoint -------------------------------------------------------------------------------------------------------
 

@@ -196,7 +196,7 @@ MISTAKES = {
     ),
     "an unknown key with no near one": (
         "server: {}\nzzz: 1\n",
-        "gateway.yaml:2: unknown key 'zzz' in the file; known: content, limits, log, providers, routing, sandbox",
+        "gateway.yaml:2: unknown key 'zzz' in the file; known: content, limits, log, providers, rate_limiting, routing",
     ),
     "a key given twice": (
         "server:\n  port: 1\n  host: x\n  port: 2\n",

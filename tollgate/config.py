@@ -34,6 +34,7 @@ __all__ = [
     "LogConfig",
     "Provider",
     "ProviderFile",
+    "RateLimiting",
     "RoutingConfig",
     "Secret",
     "Secrets",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 MAX_TIMEOUT_S = 24 * 3600
+MAX_RPM = 1_000_000
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _BASE_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
@@ -271,6 +273,31 @@ class RoutingConfig(_Section, frozen=True, kw_only=True):
     ] = ("rate_limit", "overloaded", "timeout", "server_error", "connection")
 
 
+class RateLimiting(_Section, frozen=True, kw_only=True):
+    """Requests per minute, whoever makes them: buckets that refill evenly. Keys have limits of their own besides."""
+
+    global_rpm: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_RPM)] | None,
+        Meta(description="Of the whole gateway, all its processes together. Without it there is no such limit."),
+    ] = None
+    per_model_rpm: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_RPM)] | None,
+        Meta(description="Of each model, by the name under which its provider knows it, all keys together."),
+    ] = None
+    per_user_rpm: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_RPM)] | None,
+        Meta(
+            description="Of each end user of an organisation, as requests name them (`user`, `metadata.user_id`); "
+            "requests that name none are not counted."
+        ),
+    ] = None
+
+    @property
+    def shared(self) -> bool:
+        """Is there a limit that all partitions share?"""
+        return self.global_rpm is not None or self.per_model_rpm is not None
+
+
 class LimitsConfig(_Section, frozen=True, kw_only=True):
     """What happens where a request's cost has no natural bound."""
 
@@ -309,6 +336,9 @@ class GatewayFile(_Section, frozen=True, kw_only=True):
     ] = True
     providers: Annotated[dict[str, ProviderFile], Meta(description="The providers, by name.")] = {}
     routing: Annotated[RoutingConfig, Meta(description="Which provider gets a request.")] = RoutingConfig()
+    rate_limiting: Annotated[RateLimiting, Meta(description="Requests per minute, whoever makes them.")] = (
+        RateLimiting()
+    )
     limits: Annotated[LimitsConfig, Meta(description="Bounds on what a request may cost.")] = LimitsConfig()
     content: Annotated[
         Literal["none"],
@@ -349,6 +379,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     providers: dict[str, Provider]
     routing: RoutingConfig
     limits: LimitsConfig
+    rate_limiting: RateLimiting = RateLimiting()
     content: Literal["none"]
 
 
@@ -397,6 +428,7 @@ def _config(settings: Settings[GatewayFile]) -> Config:
         providers=providers,
         routing=file.routing,
         limits=file.limits,
+        rate_limiting=file.rate_limiting,
         content=file.content,
     )
 

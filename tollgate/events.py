@@ -207,6 +207,33 @@ class IngressBeat(_Event, frozen=True, tag="ingress_beat.1"):
     address: str
 
 
+class LeaseAsked(_Event, frozen=True, tag="lease_asked.1"):
+    """The owner of `partition` needs `wanted` units of a limit that all partitions share; the limit's owner decides.
+
+    The limit's own partition is that of its name as a key. `epoch` and `question` name what is answered.
+    """
+
+    limit: str
+    per_minute: int
+    wanted: int
+    partition: int
+    epoch: int
+    question: int
+
+
+class LeaseAnswered(_Event, frozen=True, tag="lease_answered.1"):
+    """What the owner of a limit gives to the one who asked: units to be spent within two seconds of the question.
+
+    `retry_ms` is set when it was not all that was wanted: more can be had then.
+    """
+
+    limit: str
+    epoch: int
+    question: int
+    granted: int
+    retry_ms: int = 0
+
+
 class Limits(_Part, frozen=True):
     """What a key may use. None is no limit. `monthly_budget_pusd` counts the bill."""
 
@@ -302,6 +329,21 @@ class OwnerBeat(_Event, frozen=True, tag="owner_beat.1"):
     """The writer makes sure that it still is the owner, before it calls a provider a while after its last record."""
 
     epoch: int
+
+
+class LeaseGranted(_Event, frozen=True, tag="lease_granted.1"):
+    """Units of a limit were leased to the owner of another partition, and count as spent whatever becomes of them.
+
+    The limit's state after them: the theoretical arrival time of its next request, in Unix microseconds, with leases
+    that are over spent at their end; and of those that are not over, when they end, and their units.
+    """
+
+    epoch: int
+    limit: str
+    partition: int
+    granted: int
+    tat_us: int
+    live: tuple[tuple[int, int], ...]
 
 
 class AttemptStarted(_Event, frozen=True, tag="attempt_started.1"):
@@ -494,10 +536,13 @@ Event: TypeAlias = (
     | RunnerBeat
     | CallReported
     | IngressBeat
+    | LeaseAsked
+    | LeaseAnswered
     | CommandIssued
     | OwnerTook
     | OwnerReleased
     | OwnerBeat
+    | LeaseGranted
     | Admitted
     | AttemptStarted
     | Ended

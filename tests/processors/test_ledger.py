@@ -6,8 +6,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.events import Admitted, AttemptStarted, Candidate, Ended, Event, OwnerTook, Request
-from tollgate.processors.ledger import Ledger, evolve, from_rows, take_checkpoint
+from tollgate.events import Admitted, AttemptStarted, Candidate, Ended, Event, LeaseGranted, OwnerTook, Request
+from tollgate.processors.ledger import Ledger, evolve, forget_full_buckets, from_rows, take_checkpoint
 
 PERIOD = "2026-11"
 
@@ -217,3 +217,46 @@ def test_where_a_row_cannot_be_read_the_fold_starts_at_the_beginning():
     for damage in (b"", b"{", b"[]", b'{"spent_pusd": "\xff"}'):
         recovered = from_rows(0, {**stored, "account/key:k1|2026-11@0": damage}.items())
         assert (recovered.next_offset, recovered.decided, recovered.accounts) == (0, -1, {})
+
+
+# Limits, and what needs not be read again -----------------------------------------------------------------------------
+
+MINUTE_US = 60_000_000
+
+
+def test_a_bucket_that_is_full_again_is_forgotten_and_its_row_deleted():
+    ledger = folded([OwnerTook(instance="a"), admitted(1, key="k1"), admitted(2, key="k2")])
+    names = [f"key:{key}/requests_per_minute" for key in ("k1", "k2")]
+    take_checkpoint(ledger)
+    forget_full_buckets(ledger, now_us=1_000 + MINUTE_US * 2)
+    assert ledger.rates == {}
+    rows = take_checkpoint(ledger).rows
+    assert [rows[f"rate/{name}@0"] for name in names] == [None, None]
+
+
+def test_a_bucket_that_is_not_full_is_kept_and_so_is_one_that_may_still_be_taken_from():
+    ledger = folded([OwnerTook(instance="a"), admitted(1, key="k1")])
+    live = LeaseGranted(epoch=0, limit="global", partition=1, granted=3, tat_us=0, live=((5_000_000, 3),))
+    evolve(ledger, 2, live)
+    forget_full_buckets(ledger, now_us=500)
+    assert len(ledger.rates) == 2
+    forget_full_buckets(ledger, now_us=5_000_000 + MINUTE_US)
+    assert list(ledger.rates) == ["global"]
+    forget_full_buckets(ledger, now_us=5_000_000 + 2 * MINUTE_US)
+    assert list(ledger.rates) == []
+
+
+def test_what_was_leased_is_in_the_checkpoint():
+    ledger = folded([OwnerTook(instance="a")])
+    evolve(ledger, 1, LeaseGranted(epoch=0, limit="global", partition=1, granted=3, tat_us=7, live=((9, 3),)))
+    taken = take_checkpoint(ledger)
+    again = from_rows(0, [(key, row) for key, row in {**taken.rows, **taken.mark}.items() if row is not None])
+    assert (again.rates["global"].tat_us, again.rates["global"].live) == (7, ((9, 3),))
+
+
+def test_the_mark_says_up_to_where_no_event_need_be_given_again():
+    ledger = folded([OwnerTook(instance="a"), admitted(1)])
+    ledger.handled = 4711
+    taken = take_checkpoint(ledger)
+    again = from_rows(0, [(key, row) for key, row in {**taken.rows, **taken.mark}.items() if row is not None])
+    assert (again.decided, again.handled) == (1, 4711)

@@ -62,7 +62,8 @@ class Process:
 class Site:
     """The processes of one test, their folder, and the provider beside them."""
 
-    def __init__(self, folder: Path, kafka: str) -> None:
+    def __init__(self, folder: Path, kafka: str, *, settings: str = "") -> None:
+        """`settings` are further lines of gateway.yaml."""
         self.folder = folder
         self.kafka = kafka
         self.key = secrets.token_hex(32)
@@ -74,7 +75,7 @@ class Site:
         }
         self.provider_port = free_port()
         self.processes: list[Process] = []
-        (folder / "gateway.yaml").write_text(GATEWAY.format(port=self.provider_port, kafka=kafka))
+        (folder / "gateway.yaml").write_text(GATEWAY.format(port=self.provider_port, kafka=kafka) + settings)
         (folder / "pricing.yaml").write_text(PRICES)
         self._provider = subprocess.Popen(
             [*COMMAND, "sandbox", "--port", str(self.provider_port)], cwd=folder, stdout=subprocess.DEVNULL

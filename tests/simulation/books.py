@@ -149,7 +149,7 @@ class Books:
             self._attempt(event)
         elif kind == "ended":
             self._ended(offset, event)
-        elif kind not in ("owner_released", "owner_beat"):
+        elif kind not in ("owner_released", "owner_beat", "lease_granted"):
             self._complain("journal", f"what is a {kind}?")
 
     def _admitted(self, event: Facts) -> None:

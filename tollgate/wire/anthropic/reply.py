@@ -233,7 +233,7 @@ def _error(refusal: Refusal, request_id: str) -> Body:
         error["code"] = refusal.code
     if refusal.param is not None:
         error["param"] = refusal.param
-    return {"type": "error", "error": error, "request_id": request_id}
+    return {"type": "error", "error": error | refusal.details, "request_id": request_id}
 
 
 def models_body(models: list[tuple[str, str, int]]) -> bytes:

@@ -217,7 +217,7 @@ def write_tail(events: list[sse.Event], body: Body, extras: Extras) -> bytes:
 
 def error_body(refusal: Refusal, request_id: str) -> bytes:
     error = {"message": refusal.message, "type": refusal.type, "param": refusal.param, "code": refusal.code}
-    return orjson.dumps({"error": error})
+    return orjson.dumps({"error": error | refusal.details})
 
 
 def error_event(refusal: Refusal, request_id: str, number: int | None = None) -> bytes:
