@@ -60,6 +60,7 @@ def _google(version: str) -> tuple[Route, ...]:
     return (
         Route(f"{path}:generateContent", "gemini", endpoint, _generate),
         Route(f"{path}:streamGenerateContent", "gemini", endpoint, _stream_generate, stream_form=_array_unless_sse),
+        Route(f"{path}:countTokens", "gemini", "/v1beta/models/{model}:countTokens", _generate),
     )
 
 

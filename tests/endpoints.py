@@ -52,6 +52,14 @@ EXAMPLES: dict[str, Example] = {
         for version, model in (("v1", "sandbox"), ("v1beta", "sandbox-gemini/sandbox"))
         for method in ("generateContent", "streamGenerateContent")
     },
+    **{
+        f"/{version}/models/{{model:path}}:countTokens": Example(
+            {"contents": [{"parts": [{"text": "Hello, who is there?"}]}]},
+            path=f"/{version}/models/sandbox:countTokens",
+            endpoint="/v1beta/models/{model}:countTokens",
+        )
+        for version in ("v1", "v1beta")
+    },
 }
 
 STREAMING = frozenset(

@@ -64,12 +64,16 @@ async def test_an_answer_a_stream_and_an_error_of_each_protocol_are_in_the_books
             await models.generate_content(model=f"{provider}/sandbox-err503", contents="Hi")
         assert (failed.value.code, failed.value.status) == (503, "UNAVAILABLE")
 
+    counted = await models.count_tokens(model="sandbox", contents="one two three")
+    assert counted.total_tokens == 6
+
     books = await open_sql(tmp_path, gateway.log)
     rows = books.execute(
         "select provider, status, count(*), min(output_tokens), min(reasoning_tokens) from usage "
-        "where status = 'completed' group by all order by all"
+        "where status = 'completed' and output_tokens > 0 group by all order by all"
     ).fetchall()
     assert rows == [(provider, "completed", 2, 4, 2) for provider in sorted(PROVIDERS)]
+    assert books.execute("select cost_usd from usage where endpoint like '%countTokens'").fetchall() == [(0,)]
     failures = books.execute("select count(*) from usage where status = 'failed'").fetchall()
     assert failures == [(len(PROVIDERS),)]
     assert not (await reconcile(gateway.log, tmp_path)).differences

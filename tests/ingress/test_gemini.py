@@ -105,6 +105,7 @@ async def test_a_key_in_the_url_is_refused_though_another_is_in_a_header(gateway
     ("path", "body", "status", "word"),
     [
         (GENERATE, {}, 400, "INVALID_ARGUMENT"),
+        ("/v1beta/models/sandbox:countTokens", {}, 400, "INVALID_ARGUMENT"),
         (GENERATE, {"contents": [{"parts": [{"text": 1}]}], "generationConfig": 3}, 400, "INVALID_ARGUMENT"),
         ("/v1beta/models/nobody-has-this:generateContent", BODY, 404, "NOT_FOUND"),
         ("/v1beta/models/:generateContent", BODY, 400, "INVALID_ARGUMENT"),

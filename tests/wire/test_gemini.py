@@ -118,6 +118,20 @@ def test_a_grounded_answer_counts_its_search(form):
     assert exchange.meter.usage.web_searches == 1
 
 
+@pytest.mark.parametrize(
+    ("block", "context"),
+    [
+        ({"serviceTier": "priority"}, {"service_tier": "priority"}),
+        ({"serviceTier": "standard", "trafficType": "ON_DEMAND"}, {}),
+        ({"trafficType": "ON_DEMAND_FLEX"}, {"service_tier": "flex"}),
+        ({"trafficType": 3, "serviceTier": []}, {}),
+    ],
+)
+def test_how_a_call_was_served_chooses_its_price(block, context):
+    _, exchange = unary("gemini", "gemini", answer({"text": "x"}, finish="STOP", usage={"promptTokenCount": 1} | block))
+    assert exchange.meter.price_context == context
+
+
 # Ends ---------------------------------------------------------------------------------------------------------------
 
 

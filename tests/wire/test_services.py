@@ -24,6 +24,7 @@ BODIES = {
     "/v1/audio/transcriptions": {"model": "m", "file": FILE},
     "/v1/audio/translations": {"model": "m", "file": FILE},
     "/v1/messages/count_tokens": {"model": "m", "messages": [{"role": "user", "content": "Hi"}]},
+    "/v1beta/models/{model}:countTokens": {"model": "m", "contents": [{"parts": [{"text": "Hi"}]}]},
 }
 SERVICES = [path for path, endpoint in ENDPOINTS.items() if endpoint.service is not None]
 TEXT_USAGE = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24}
@@ -79,7 +80,7 @@ def test_what_is_not_known_here_is_passed_on_and_what_speaks_to_the_gateway_is_n
     request = start(path, x_new={"deep": [1]}, routingStrategy="cheapest").request
 
     sent = orjson.loads(request.body)
-    assert sent["model"] == "upstream"
+    assert sent.get("model") == "upstream" or "/upstream:" in request.path
     assert sent["x_new"] == {"deep": [1]}
     assert "routingStrategy" not in sent
     assert request.headers["content-type"] == "application/json"
@@ -128,6 +129,8 @@ def test_a_model_is_required(path):
         ("/v1/audio/transcriptions", {"file": {}}, "file"),
         ("/v1/audio/transcriptions", {"file": "a path"}, "file"),
         ("/v1/messages/count_tokens", {"messages": []}, "messages"),
+        ("/v1beta/models/{model}:countTokens", {"contents": []}, "contents"),
+        ("/v1beta/models/{model}:countTokens", {"generateContentRequest": {"contents": 1}}, "contents"),
     ],
 )
 def test_what_is_wrong_in_itself_is_refused_by_name(path, change, param):
@@ -435,6 +438,35 @@ def test_a_count_costs_nothing_and_is_told_in_anthropics_words():
     assert meter.usage == Usage()
     assert ENDPOINTS["/v1/messages/count_tokens"].ask(BODIES["/v1/messages/count_tokens"]).free
     assert start("/v1/messages/count_tokens").request.headers["anthropic-version"] == "2026-10-21"
+
+
+COUNT = "/v1beta/models/{model}:countTokens"
+
+
+def test_a_count_of_googles_is_told_in_its_words():
+    answer, meter = told(COUNT, {"totalTokens": 14, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 14}]})
+
+    assert answer["totalTokens"] == 14
+    assert "tollgate" in answer
+    assert meter.usage == Usage()
+    assert ENDPOINTS[COUNT].ask(BODIES[COUNT]).free
+
+
+@pytest.mark.parametrize("field", ["generateContentRequest", "generate_content_request"])
+def test_a_whole_request_that_is_counted_names_the_providers_model(field):
+    contents = BODIES[COUNT]["contents"]
+    exchange = ENDPOINTS[COUNT].exchange(
+        "gemini",
+        {"model": "m", "stream": False, field: {"model": "models/m", "contents": contents}},
+        request_id=REQUEST_ID,
+        model="gemini-x",
+        max_output_tokens=None,
+        headers={},
+        quirks=Quirks(),
+    )
+
+    assert exchange.request.path == "/models/gemini-x:countTokens"
+    assert orjson.loads(exchange.request.body) == {field: {"model": "models/gemini-x", "contents": contents}}
 
 
 def test_a_moderation_says_nothing_of_its_usage():

@@ -10,7 +10,7 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tollgate.sandbox.delivery import Caller, Cut, Plan, deliver, send_body, send_error, send_json
-from tollgate.sandbox.dialect import ANTHROPIC, GEMINI, OPENAI, PATHS, Dialect
+from tollgate.sandbox.dialect import ANTHROPIC, COUNT_CONTENT_TOKENS, GEMINI, OPENAI, PATHS, Dialect
 from tollgate.sandbox.knobs import Knobs, parse_model
 from tollgate.sandbox.ledger import Call, Ledger, LedgerFull, Outcome
 from tollgate.sandbox.request import MAX_NAME_SHOWN, Document, Refused
@@ -20,7 +20,9 @@ MAX_BODY_BYTES = 64 << 20
 MAX_CHAINS = 10_000  # chains whose calls are counted; then the one longest unused is forgotten
 
 # Google's paths hold the model and the method
-_GENERATE = re.compile(r"/v1(?:beta)?/models/(?P<model>.+):(?P<method>g|streamG)enerateContent")
+_GENERATE = re.compile(
+    r"/v1(?:beta)?/models/(?P<model>.+):(?P<method>generateContent|streamGenerateContent|countTokens)"
+)
 
 _NOTHING: Document = {}
 
@@ -69,8 +71,9 @@ class _Sandbox:
         found = _GENERATE.fullmatch(path)
         if found is None:
             return None
-        said = {"model": found["model"], "stream": found["method"] == "streamG"}
-        return {"POST": partial(self._call, GEMINI, path_says=said)}
+        said = {"model": found["model"], "stream": found["method"] == "streamGenerateContent"}
+        dialect = COUNT_CONTENT_TOKENS if found["method"] == "countTokens" else GEMINI
+        return {"POST": partial(self._call, dialect, path_says=said)}
 
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])

@@ -37,6 +37,7 @@ OPENAI: Dialect = openai
 ANTHROPIC: Dialect = anthropic
 RESPONSES: Dialect = responses
 GEMINI: Dialect = gemini
+COUNT_CONTENT_TOKENS: Dialect = services.CountContentTokens()
 
 # Where each is spoken
 PATHS: Mapping[str, Dialect] = {

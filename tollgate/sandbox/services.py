@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from tollgate.sandbox import anthropic, openai
+from tollgate.sandbox import anthropic, gemini, openai
 from tollgate.sandbox.answer import Answer, compose
 from tollgate.sandbox.knobs import Knobs
 from tollgate.sandbox.openai import CREATED_S
@@ -266,6 +266,27 @@ class CountTokens(Service):
 
     def unary_body(self, ask: Ask, answer: Answer, seq: int) -> bytes:
         return orjson.dumps({"input_tokens": ask.input_tokens})
+
+
+class CountContentTokens(CountTokens):
+    """`POST /v1beta/models/{model}:countTokens`."""
+
+    NAME = "gemini"
+    REQUEST_ID_HEADER = gemini.REQUEST_ID_HEADER
+
+    def read_ask(self, document: Document, headers: Mapping[bytes, bytes]) -> Ask:
+        whole = document.get("generateContentRequest")
+        said = {"model": document.get("model"), "stream": False}
+        return gemini.read_ask({**(whole if isinstance(whole, dict) else document), **said}, headers)
+
+    def request_id(self, seq: int) -> str:
+        return gemini.request_id(seq)
+
+    def error_body(self, refused: Refused, seq: int) -> bytes:
+        return gemini.error_body(refused, seq)
+
+    def unary_body(self, ask: Ask, answer: Answer, seq: int) -> bytes:
+        return orjson.dumps({"totalTokens": ask.input_tokens})
 
 
 def _usage(ask: Ask, answer: Answer) -> dict[str, int]:

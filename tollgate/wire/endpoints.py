@@ -17,6 +17,7 @@ from tollgate.wire import Ask, Body, Exchange, Quirks
 from tollgate.wire.exchange import WIRES, cannot_carry, exchange_for
 from tollgate.wire.services import Service
 from tollgate.wire.services.completions import Completions
+from tollgate.wire.services.count_content_tokens import CountContentTokens
 from tollgate.wire.services.count_tokens import CountTokens
 from tollgate.wire.services.embeddings import Embeddings
 from tollgate.wire.services.images import Images
@@ -37,6 +38,7 @@ EndpointName = Literal[
     "transcriptions",
     "translations",
     "count_tokens",
+    "count_content_tokens",
 ]
 
 
@@ -113,6 +115,7 @@ _ALL = (
     Endpoint("transcriptions", "/v1/audio/transcriptions", "openai", Transcriptions),
     Endpoint("translations", "/v1/audio/translations", "openai", Translations),
     Endpoint("count_tokens", "/v1/messages/count_tokens", "anthropic", CountTokens),
+    Endpoint("count_content_tokens", "/v1beta/models/{model}:countTokens", "gemini", CountContentTokens),
 )
 
 ENDPOINTS: Mapping[str, Endpoint] = {endpoint.path: endpoint for endpoint in _ALL}
@@ -133,5 +136,5 @@ SERVED: Mapping[Dialect, frozenset[EndpointName]] = {
     ),
     "anthropic": frozenset({"messages", "count_tokens"}),
     "responses": frozenset({"responses"}),
-    "gemini": frozenset({"generate_content"}),
+    "gemini": frozenset({"generate_content", "count_content_tokens"}),
 }

@@ -12,7 +12,7 @@ from tollgate.errors import ProviderError
 from tollgate.events import Dialect
 from tollgate.wire import failures
 from tollgate.wire.gemini.answer import answer_choices, read_answer, reader, splitter
-from tollgate.wire.gemini.ask import PATH_FIELDS, ask
+from tollgate.wire.gemini.ask import PATH_FIELDS, ask, contents, model_name
 from tollgate.wire.gemini.prompt import prompt_fields, read_prompt
 from tollgate.wire.gemini.reply import add_extras, error_body, error_event, models_body, write_tail, writer
 from tollgate.wire.gemini.request import (
@@ -21,6 +21,7 @@ from tollgate.wire.gemini.request import (
     forwarded_headers,
     pass_on,
     request_headers,
+    resource,
     scope,
     stream_type,
     write_prompt,
@@ -35,10 +36,12 @@ __all__ = [
     "ask",
     "auth_headers",
     "call_path",
+    "contents",
     "error_body",
     "error_event",
     "finish_words",
     "forwarded_headers",
+    "model_name",
     "models_body",
     "name",
     "pass_on",
@@ -49,6 +52,7 @@ __all__ = [
     "read_usage",
     "reader",
     "request_headers",
+    "resource",
     "scope",
     "splitter",
     "stream_type",

@@ -8,7 +8,7 @@ import orjson
 from tollgate.errors import Refusal
 from tollgate.wire import Body, Extras, Meter, sse
 from tollgate.wire.content import Choice, Citation, Delta, Finish, Part, Reasoning, Refused, Text, ToolCall
-from tollgate.wire.gemini.contents import write_call
+from tollgate.wire.gemini.conversation import write_call
 from tollgate.wire.gemini.grounding import write_grounding
 from tollgate.wire.gemini.usage import write_usage
 from tollgate.wire.gemini.words import FINISH_WRITTEN, HOME, pack_signature

@@ -25,7 +25,7 @@ from tollgate.wire.content import (
     Turn,
 )
 from tollgate.wire.gemini.ask import PATH_FIELDS
-from tollgate.wire.gemini.contents import write_contents
+from tollgate.wire.gemini.conversation import write_contents
 from tollgate.wire.gemini.words import (
     BEFORE_3,
     BUDGETED,
@@ -95,10 +95,13 @@ def scope(quirks: Quirks) -> Scope:
 
 
 def call_path(model: str, *, stream: bool, quirks: Quirks) -> str:
-    """A model with a slash is a resource of its own, such as `tunedModels/mine`."""
-    resource = quote(model, safe="/" if "/" in model else "")
     method = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
-    return quirks.call_path(f"/{resource}" if "/" in model else f"/models/{resource}", model) + method
+    return quirks.call_path(resource(model), model) + method
+
+
+def resource(model: str) -> str:
+    """Where a model lies. One with a slash is a resource of its own, such as `tunedModels/mine`."""
+    return f"/{quote(model)}" if "/" in model else f"/models/{quote(model, safe='')}"
 
 
 def request_headers(client_headers: Mapping[str, str]) -> dict[str, str]:

@@ -86,6 +86,18 @@ def meter_usage(meter: Meter, block: object, searches: int = 0) -> None:
     if isinstance(block, dict) and (usage := read_usage(block, searches)) is not None:
         meter.usage = usage
         meter.usage_raw = neutral.compact(block)
+        meter.price_context = _tier(block)
+
+
+_TRAFFIC = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}  # Vertex AI's words
+
+
+def _tier(block: Body) -> dict[str, str]:
+    """What chose among the prices of the model; the ordinary ones need no word."""
+    for word in (block.get("serviceTier"), _TRAFFIC.get(str(block.get("trafficType")))):
+        if isinstance(word, str) and word.lower() in ("flex", "priority"):
+            return {"service_tier": word.lower()}
+    return {}
 
 
 def searches_of(grounding: object, model: str) -> int:
