@@ -25,11 +25,12 @@ from tollgate.prices.rate import bill, estimate_line, rate, stated_line, unprice
 from tollgate.processors.ledger import OpenRequest
 from tollgate.processors.upstream import Transport
 from tollgate.replies import Mailbox, Reply, gateway_stopping
-from tollgate.wire import Ask, Body, Exchange, Extras, Meter
-from tollgate.wire.endpoints import ENDPOINTS
+from tollgate.tokenizer import overhead, request_texts
+from tollgate.tokenizer.counter import CountTokens
+from tollgate.wire import Ask, Body, Exchange, Extras, Meter, Quirks
+from tollgate.wire.endpoints import COUNTER, ENDPOINTS
 from tollgate.wire.exchange import PROTOCOLS, WIRES, refusal_of
-
-BYTES_PER_TOKEN = 4  # of English text, about; used only where a provider did not say what it counted
+from tollgate.wire.services.count_tokens import counted
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody is there to read it
 
@@ -110,6 +111,7 @@ class Call:
         transports: Mapping[tuple[str, str], Transport],
         replies: Mailbox,
         fallback_on: frozenset[str],
+        count_tokens: CountTokens,
         now_ms: Callable[[], int],
     ) -> None:
         self._job = job
@@ -121,6 +123,7 @@ class Call:
         self._transports = transports
         self._replies = replies
         self._fallback_on = fallback_on
+        self._count_tokens = count_tokens
         self._state: Literal["open", "closing", "closed"] = "open"
         self._task: asyncio.Task[None] | None = None
         self._begun = False
@@ -177,19 +180,22 @@ class Call:
                 error = await self._make_attempts()
             if error is _HANDED_OVER:
                 return
-            closing = self._completed() if error is None else self._failed(error)
+            self._state = "closing"  # nothing was awaited since the outcome was known: nobody else can end it
+            closing = await (self._completed() if error is None else self._failed(error))
         except asyncio.CancelledError:
             if not self._cancelled_because:
                 raise
-            closing = self._stopped() if self._interrupted else self._cancelled()
+            self._state = "closing"
+            closing = await (self._stopped() if self._interrupted else self._cancelled())
         except TimeoutError:
-            closing = self._failed(ProviderError("timeout", "the request's deadline has passed"))
+            self._state = "closing"
+            closing = await self._failed(ProviderError("timeout", "the request's deadline has passed"))
         except Exception as bug:
             log.error(
                 "a call failed inside the gateway: %s\n%s", type(bug).__name__, "".join(format_tb(bug.__traceback__))
             )
-            closing = self._failed(ProviderError("server_error", f"internal error: {type(bug).__name__}"))
-        self._state = "closing"  # nothing was awaited since the outcome was known: nobody else can end it
+            self._state = "closing"
+            closing = await self._failed(ProviderError("server_error", f"internal error: {type(bug).__name__}"))
         last = self._piece(closing.status if self._seq == 0 else None, closing.headers, closing.body, last=True)
         if await self._books.end(self._job.request, closing.ending, last):
             self._replies.send(self._request.reply_to, last)
@@ -212,7 +218,7 @@ class Call:
                 await self._attempt(number, candidate)
             except ProviderError as error:
                 content_started = self._content_started
-                self._close_attempt(error)
+                await self._close_attempt(error)
                 reason = FALLS_BACK_AS.get(error.error_class, error.error_class)
                 if content_started or reason not in self._fallback_on or choice == len(plan) - 1:
                     return error
@@ -233,9 +239,13 @@ class Call:
             model=candidate.model,
             max_output_tokens=candidate.max_output_tokens,
             headers=self._job.headers,
-            quirks=self._providers[candidate.provider].quirks,
+            quirks=self._quirks(candidate),
         )
         self._exchange = exchange
+        if candidate.provider == COUNTER:
+            exchange.answer(counted(await self._input_tokens()))
+            exchange.meter.usage, exchange.meter.estimate = None, Usage()
+            return
         await self._books.may_call()
         reached("call.before")
         transport = self._transports[candidate.provider, candidate.account]
@@ -259,6 +269,9 @@ class Call:
                 exchange.answer(await answer.read())
         reached("call.answered")
 
+    def _quirks(self, candidate: Candidate) -> Quirks:
+        return self._providers[candidate.provider].quirks if candidate.provider != COUNTER else Quirks()
+
     def _forward(self, ready: bytes) -> None:
         """Hand content to the client; with the first of it goes the head."""
         if self._seq == 0:
@@ -276,7 +289,7 @@ class Call:
     def _content_started(self) -> bool:
         return self._exchange is not None and self._exchange.meter.content_started
 
-    def _close_attempt(self, error: ProviderError | None = None, *, cancelled: bool = False) -> None:
+    async def _close_attempt(self, error: ProviderError | None = None, *, cancelled: bool = False) -> None:
         """Write the attempt down, if one is under way, with what it used and cost; nothing is billed yet."""
         candidate, exchange = self._candidate, self._exchange
         if candidate is None or len(self._attempts) == self._number:
@@ -289,7 +302,7 @@ class Call:
         if outcome == "ok" and meter.usage is not None and self._is_charged_by(candidate, meter, meter.usage):
             usage, source = meter.usage, "provider"
         elif outcome != "error":
-            usage, source = self._estimated(meter), "estimated"
+            usage, source = await self._estimated(meter), "estimated"
         self._attempts.append(
             Attempt(
                 attempt=self._number,
@@ -321,15 +334,19 @@ class Call:
             return "ok"
         return "cut" if self._content_started or error.error_class in ("cut", "timeout") else "error"
 
-    def _estimated(self, meter: Meter) -> Usage:
+    async def _estimated(self, meter: Meter) -> Usage:
         """What was received of an answer whose usage nobody stated: the provider's input count where it came first."""
         if meter.estimate is not None:
             return meter.estimate
         known = meter.usage or Usage()
-        output = -(-meter.output_bytes // BYTES_PER_TOKEN)
+        output = await self._count_tokens(self._exchange.said()) if self._exchange is not None else 0
         if known.input_tokens or known.cache_read_tokens:
             return msgspec.structs.replace(known, output_tokens=max(known.output_tokens, output))
-        return Usage(input_tokens=-(-self._job.ask.input_bound_tokens // BYTES_PER_TOKEN), output_tokens=output)
+        return Usage(input_tokens=await self._input_tokens(), output_tokens=output)
+
+    async def _input_tokens(self) -> int:
+        body = self._job.body
+        return overhead(body) + await self._count_tokens(request_texts(body))
 
     def _is_charged_by(self, candidate: Candidate, meter: Meter, usage: Usage) -> bool:
         """Is the usage in measures by which the model is charged? Without an estimate there is no better one."""
@@ -371,8 +388,8 @@ class Call:
 
     # The end ------------------------------------------------------------------------------------------------------
 
-    def _completed(self) -> _Closing:
-        self._close_attempt()
+    async def _completed(self) -> _Closing:
+        await self._close_attempt()
         self._bill_last()
         candidate, exchange = self._candidate, self._exchange
         assert candidate is not None and exchange is not None
@@ -395,9 +412,9 @@ class Call:
             body=body,
         )
 
-    def _failed(self, error: ProviderError) -> _Closing:
+    async def _failed(self, error: ProviderError) -> _Closing:
         """The plan is used up, the stream broke, or the deadline passed. The attempts cost; nobody is billed."""
-        self._close_attempt(error)
+        await self._close_attempt(error)
         self._attempts = [_unbilled(attempt) for attempt in self._attempts]
         return self._refused(refusal_of(error), reason=_reason(error))
 
@@ -416,14 +433,14 @@ class Call:
             body=body,
         )
 
-    def _stopped(self) -> _Closing:
+    async def _stopped(self) -> _Closing:
         """The gateway stops. What was received is metered as at a hang-up, and nobody is billed."""
-        self._close_attempt(cancelled=True)
+        await self._close_attempt(cancelled=True)
         return self._refused(gateway_stopping(), reason=self._cancelled_because)
 
-    def _cancelled(self) -> _Closing:
+    async def _cancelled(self) -> _Closing:
         """The client is gone. It pays for what it was sent; the provider may charge for what it had read."""
-        self._close_attempt(cancelled=True)
+        await self._close_attempt(cancelled=True)
         if self._seq > 0:
             self._bill_last()
         reason = self._cancelled_because

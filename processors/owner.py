@@ -682,6 +682,7 @@ class Owner(Writer):
             transports=self._world.transports,
             replies=self._world.replies,
             fallback_on=self._fallback_on,
+            count_tokens=self._world.count_tokens,
             now_ms=self._world.now_ms,
         )
         self._calls[request.request_id] = call

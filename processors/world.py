@@ -13,6 +13,7 @@ from tollgate.processors.counts import Counts
 from tollgate.processors.upstream import Transport
 from tollgate.replies import Mailbox
 from tollgate.sealed import Sealer
+from tollgate.tokenizer.counter import CountTokens, count_roughly
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +30,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     address: str  # of the replies in this life of the process
     fatal: Callable[[str], None]  # ends the process; the restart reads the truth
     draw: Callable[[], float]
+    count_tokens: CountTokens = count_roughly
     shared: bool = False  # other processes may own partitions and hold clients: the log is Kafka
     counts: Counts = msgspec.field(default_factory=Counts)
     now_ms: Callable[[], int]  # for durations and deadlines; decisions take the log's time

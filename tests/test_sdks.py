@@ -5,6 +5,7 @@ import base64
 import io
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -17,6 +18,7 @@ from tollgate.config import load_config
 from tollgate.ingress.server import server_config
 from tollgate.secret import first_run_secrets
 from tollgate.sinks.sql import open_sql
+from tollgate.tokenizer import count
 
 # The clients say so of a service that is there
 pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
@@ -28,7 +30,8 @@ PROVIDERS = ["sandbox", "sandbox-anthropic/sandbox", "sandbox-responses/sandbox"
 class Running:
     """A gateway with its address and a key."""
 
-    def __init__(self, gateway: Gateway, url: str, key: str) -> None:
+    def __init__(self, gateway: Gateway, url: str, key: str, data: Path) -> None:
+        self.data = data
         self.gateway = gateway
         self.key = key
         self.openai = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
@@ -51,7 +54,7 @@ async def running(tmp_path) -> AsyncIterator[Running]:
                 server = uvicorn.Server(server_config(gateway.application, host="127.0.0.1", port=0))
                 serving = asyncio.create_task(server.serve(sockets=[listener]))
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-                found = Running(gateway, url, secrets.admin_key.reveal())
+                found = Running(gateway, url, secrets.admin_key.reveal(), tmp_path)
                 yield found
                 await found.openai.close()
                 await found.anthropic.close()
@@ -188,6 +191,35 @@ async def test_a_count_of_tokens(running: Running):
     )
 
     assert counted.input_tokens == 7
+
+
+async def test_a_count_for_a_model_of_another_protocol_is_made_here_and_says_so(running: Running):
+    answer = await running.anthropic.messages.with_raw_response.count_tokens(
+        model="sandbox/sandbox", system="Be brief.", messages=[{"role": "user", "content": INPUT}]
+    )
+
+    counted = await answer.parse()
+    assert counted.input_tokens == 3 + 4 + count([INPUT, "Be brief."])
+    assert counted.estimated is True  # type: ignore[attr-defined]
+    assert answer.headers["x-tollgate-provider"] == "tollgate"
+    assert answer.headers["x-tollgate-cost-usd"] == "0"
+
+
+async def test_what_a_provider_does_not_count_is_counted_here(running: Running):
+    for model in ("sandbox/sandbox-nousage", "sandbox-responses/sandbox-nousage", "sandbox-anthropic/sandbox-nousage"):
+        answer = await running.openai.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": INPUT}], max_tokens=99
+        )
+        stream = await running.openai.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": INPUT}], max_tokens=99, stream=True
+        )
+        text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
+        assert text == answer.choices[0].message.content
+    books = await open_sql(running.data, running.gateway.log)
+    rows = books.execute("select input_tokens, output_tokens, usage_source from usage").fetchall()
+    assert {source for *_, source in rows} == {"estimated"}
+    assert {tokens for tokens, *_ in rows} == {3 + 4 + count([INPUT])}
+    assert all(abs(tokens - count([text])) <= 5 for _, tokens, _ in rows)  # pieces of a stream end inside words
 
 
 # Errors -------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from tollgate.presets import NO_KEY, Preset, preset_at, presets
 from tollgate.secret import Secret, Secrets, first_run_secrets
 from tollgate.settings_file import Settings, read_settings
 from tollgate.wire import Quirks
-from tollgate.wire.endpoints import SERVED, EndpointName
+from tollgate.wire.endpoints import COUNTER, SERVED, EndpointName
 
 __all__ = [
     "Account",
@@ -439,6 +439,8 @@ def _provider(name: str, given: ProviderFile, settings: Settings[GatewayFile]) -
 
     if not _PROVIDER_NAME.fullmatch(name):
         raise wrong(None, "is not a provider's name: use small letters, digits, '-' and '_'")
+    if name == COUNTER:
+        raise wrong(None, "is the gateway's own name in the books; choose another")
     if not given.models:
         raise wrong("models", "must name the models that it serves, for instance [gpt-4o, gpt-4.1*]")
     if given.base_url is not None and not _BASE_URL.fullmatch(given.base_url):

@@ -13,13 +13,28 @@ from tollgate.events import Dialect
 from tollgate.prices.book import PriceBook
 from tollgate.prices.price import Price
 from tollgate.wire import Body
-from tollgate.wire.endpoints import Endpoint
+from tollgate.wire.endpoints import COUNTER, Endpoint
 
 MAX_ATTEMPTS = 10
 FIRST_BACKOFF_MS = 250
 MAX_BACKOFF_MS = 8_000
 
 _Item = TypeVar("_Item")
+
+
+# The gateway itself, as the books name it where it has counted tokens
+_COUNTER = Provider(
+    name=COUNTER,
+    protocol="anthropic",
+    base_url="",
+    accounts=(Account(name="main"),),
+    models=(),
+    priority=0,
+    timeout_seconds=1,
+    connect_timeout_seconds=1,
+    max_retries=0,
+    price_provider=COUNTER,
+)
 
 
 class Option(NamedTuple):
@@ -69,6 +84,8 @@ def plan(
                 refusal = refusal or refused
     if options:
         return Route(tuple(options[:MAX_ATTEMPTS]), config.routing.default)
+    if refusal is not None and endpoint.answered_here:
+        return Route((Option(_COUNTER, _COUNTER.accounts[0], model, None, endpoint.dialect, at_home=True),), "counted")
     return refusal or unknown_model(model)
 
 

@@ -40,6 +40,7 @@ from tollgate.reply_topic import ReplyReader, TopicMailbox, new_address
 from tollgate.seal_topic import TopicSeals
 from tollgate.sealed import FolderSeals, Sealer
 from tollgate.secret import Secrets
+from tollgate.tokenizer.counter import Counter
 
 MAINTAIN_S = 5.0
 PRICES = "pricing.yaml"
@@ -178,6 +179,8 @@ class Gateway:
         raise await self.log.failed
 
     async def _world(self, stack: AsyncExitStack) -> World:
+        counter = Counter()
+        stack.push_async_callback(counter.close)
         return World(
             log=self.log,
             replies=self._replies if self._config.log.embedded else TopicMailbox(self.log, self._sealer, self._replies),
@@ -191,6 +194,7 @@ class Gateway:
             fatal=self._fatal,
             draw=random.random,
             now_ms=wall_clock_ms,
+            count_tokens=counter.count,
             shared=not self._config.log.embedded,
         )
 

@@ -204,6 +204,10 @@ class Exchange(Protocol):
         """The whole body (unary) or the last bytes (stream), with provider, `usage.cost` and the `tollgate` object."""
         ...
 
+    def said(self) -> list[str]:
+        """The text of the answer so far, for whoever has to count it because the provider did not."""
+        ...
+
     def failure(self, error: ProviderError | Refusal, request_id: str) -> bytes:
         """The client dialect's own error event, to end a stream that has begun."""
         ...

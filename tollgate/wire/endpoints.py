@@ -63,6 +63,11 @@ class Endpoint(msgspec.Struct, frozen=True):
             return self.dialect
         return protocol if self.service is None else None
 
+    @property
+    def answered_here(self) -> bool:
+        """Can the gateway answer by itself, where no provider of the model serves it?"""
+        return self.name == "count_tokens"
+
     def cannot_carry(self, protocol: Dialect, body: Body, *, model: str, quirks: Quirks) -> Refusal | None:
         """Why a request cannot go to a model behind `protocol`; None if it can."""
         if self.service is not None:
@@ -118,6 +123,7 @@ _ALL = (
     Endpoint("count_content_tokens", "/v1beta/models/{model}:countTokens", "gemini", CountContentTokens),
 )
 
+COUNTER = "tollgate"  # who counts tokens where no provider does; no provider may have this name
 ENDPOINTS: Mapping[str, Endpoint] = {endpoint.path: endpoint for endpoint in _ALL}
 
 # What a provider serves that does not say, by the protocol that it speaks; nothing, where no client speaks it

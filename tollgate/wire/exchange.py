@@ -25,6 +25,7 @@ from tollgate.wire import (
     fields,
     gemini,
     mistral,
+    neutral,
     ollama,
     openai,
     responses,
@@ -182,6 +183,7 @@ class _Attempt:
         self._error: ProviderError | None = None
         self._late: list[bytes] = []  # what became ready only when the body was over
         self._answer: Body = {}
+        self._said: list[str] = []  # in a stream
 
     def answer(self, body: bytes) -> None:
         self._answer = parse(body)
@@ -194,7 +196,9 @@ class _Attempt:
         out: list[bytes] = []
         try:
             for event in self._splitter.feed(data):
-                self._take(event, self._reader.read(event), out)
+                mark = self._reader.read(event)
+                self._said += [delta.text for delta in self._reader.deltas if delta.text]
+                self._take(event, mark, out)
                 if self.meter.complete:
                     break
         except ProviderError as error:
@@ -215,6 +219,9 @@ class _Attempt:
             if not self.meter.content_started:
                 raise unreadable("it ended before it began")
         self.meter.complete = True
+
+    def said(self) -> list[str]:
+        return self._said or neutral.answer_texts(self._answer)
 
     def failure(self, error: ProviderError | Refusal, request_id: str) -> bytes:
         refused = refusal_of(error) if isinstance(error, ProviderError) else error

@@ -12,7 +12,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from typing import Protocol
 
@@ -363,6 +363,26 @@ _NOT_TEXT = frozenset(
 )
 _MAX_DEPTH = 32
 MAX_TOKENS = 10**12  # a count beyond it is nobody's usage, and would break sums and prices
+
+
+_ANSWERS = ("choices", "content", "output", "candidates", "message", "text")  # where protocols have what was said
+
+
+def answer_texts(answer: Body) -> list[str]:
+    """All text of a unary answer, in any protocol."""
+    return [text for field in _ANSWERS for text in _texts(answer.get(field), 0)]
+
+
+def _texts(value: object, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif depth < _MAX_DEPTH and isinstance(value, dict):
+        for key, part in value.items():
+            if key not in _NOT_TEXT and key != "finish_reason":
+                yield from _texts(part, depth + 1)
+    elif depth < _MAX_DEPTH and isinstance(value, list):
+        for part in value:
+            yield from _texts(part, depth + 1)
 
 
 def text_bytes(value: object, depth: int = 0) -> int:

@@ -181,6 +181,9 @@ class Bytes:
     def final(self, extras: Extras) -> bytes:
         return self._answer
 
+    def said(self) -> list[str]:
+        return []
+
     def failure(self, error: ProviderError | Refusal, request_id: str) -> bytes:
         return reply.error_event(refusal_of(error) if isinstance(error, ProviderError) else error, request_id)
 

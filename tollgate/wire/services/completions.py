@@ -99,6 +99,7 @@ class _Reader:
         self.finishes: dict[int, str] = {}
 
     def read(self, event: sse.Event) -> Mark:
+        self.deltas = []
         if not event.data:
             return Mark.OTHER
         if event.data == DONE:
@@ -123,6 +124,7 @@ class _Reader:
         if text := choice.get("text"):
             self._meter.content_started = True
             self._meter.output_bytes += neutral.text_bytes(text)
+            self.deltas.append(Delta(text=str(text)))
             mark = Mark.CONTENT
         if reason := choice.get("finish_reason"):
             self._meter.finish_reason = str(reason)
