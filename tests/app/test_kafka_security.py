@@ -212,7 +212,9 @@ async def test_rights_that_are_missing_are_told_with_topic_and_operation(broker:
         await open_log(config_of(broker, "almost"), tmp_path, role="worker", client_id="test")
 
     _, _, missing = str(caught.value).partition("must: ")
-    assert missing.partition(". ")[0] == "Read on topic requests; Write on topic costs; Read on group tollgate"
+    assert missing.partition(". ")[0] == (
+        "Read on topic requests; Write on topics costs, requests; Read on group tollgate"
+    )
 
 
 async def test_a_right_that_is_taken_away_fails_the_log_with_the_topics_name(broker: SecureKafka) -> None:

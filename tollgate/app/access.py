@@ -28,7 +28,7 @@ ROLES: Mapping[str, Access] = {
     ),
     "worker": Access(
         topics={
-            "requests": READ,
+            "requests": BOTH,  # what became of calls that were handed over, and shares of limits
             "completions": BOTH,
             "costs": WRITE,
             "tollgate-state-changelog": BOTH,
