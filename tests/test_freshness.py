@@ -149,3 +149,21 @@ async def test_workers_beat_where_nothing_else_is_written_and_one_of_them_is_eno
     records = [record async for batch in reader.log.scan(TOPIC, 0, 0) for record in batch]
     assert {decode(record.value or b"") for record in records} == {ControlBeat(at_ms=7)}
     assert 1 <= len(records) <= 6
+
+
+async def test_a_log_that_is_full_for_a_moment_does_not_end_the_beats(reader: Reader):
+    class Full:
+        def __init__(self) -> None:
+            self.refused = 0
+
+        async def append(self, topic: str, key: bytes, value: bytes) -> object:
+            if not self.refused:
+                self.refused += 1
+                raise LogUnavailable("many records wait already")
+            return await reader.log.append(topic, key, value)
+
+    full = Full()
+    reader.follow()
+    reader.tasks.append(asyncio.create_task(beat(full, reader.control, draw=lambda: 0.0, now_ms=lambda: 7)))  # type: ignore[arg-type]
+    assert await reader.control.wait_for(1, timeout_s=10 * BEAT_S)
+    assert full.refused == 1
