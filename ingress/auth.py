@@ -84,7 +84,9 @@ def _token(headers: Headers) -> str:
         token = headers.get(name, b"").decode("latin-1").strip()
         if token:
             return token
-    raise _unauthorised("There is no API key: send it as 'Authorization: Bearer <key>' or as 'x-api-key: <key>'.")
+    raise _unauthorised(
+        "There is no API key: send it as 'Authorization: Bearer <key>', 'x-api-key: <key>' or 'x-goog-api-key: <key>'."
+    )
 
 
 def _unauthorised(message: str) -> Refusal:

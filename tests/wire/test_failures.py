@@ -291,6 +291,11 @@ def test_every_refusal_has_a_body_in_every_dialect(dialect, error_class):
         ("http://localhost:9999/v1", "/v1/messages", "http://localhost:9999/v1/messages"),
         ("http://localhost:9999/gpt-v1", "/v1/messages", "http://localhost:9999/gpt-v1/v1/messages"),
         ("/v1", "/chat/completions", "/v1/chat/completions"),
+        (
+            "https://x-aiplatform.googleapis.com/v1/projects/p/locations/x/publishers/google",
+            "/models/m:generateContent",
+            "https://x-aiplatform.googleapis.com/v1/projects/p/locations/x/publishers/google/models/m:generateContent",
+        ),
         ("", "/v1/messages", "/v1/messages"),
     ],
 )

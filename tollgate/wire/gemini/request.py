@@ -226,7 +226,8 @@ def _write_format(format: Format | None, has_tools: bool, model: str, losses: Lo
         raise NotCarried("format", "cannot be asked for together with tools of this model")
     if format.description is not None:
         losses.drop("response_format.json_schema.description")
-    return {"responseMimeType": "application/json", "responseJsonSchema": format.schema}
+    schema = None if format.schema is None else _write_schema(format.schema)
+    return {"responseMimeType": "application/json", "responseJsonSchema": schema}
 
 
 # Budgets that the provider's compatible endpoint gives to efforts, for models that know none
@@ -294,9 +295,23 @@ def _write_tool(tool: Tool, losses: Losses) -> Body:
     written: Body = {"name": tool.name}
     if tool.description is not None:
         written["description"] = tool.description
-    if tool.schema is not None:
-        written["parametersJsonSchema"] = tool.schema
+    if tool.schema is not None and _says_something(tool.schema):
+        written["parametersJsonSchema"] = _write_schema(tool.schema)
     return written
+
+
+_ABOUT_NO_ARGUMENTS = frozenset({"$schema", "additionalProperties", "properties", "required", "title", "type"})
+
+
+def _says_something(schema: Body) -> bool:
+    """An object without properties, which the provider has refused for functions, is what it takes for no schema."""
+    any_more = schema.get("additionalProperties") not in (None, False)
+    return bool(schema.get("properties")) or any_more or not _ABOUT_NO_ARGUMENTS.issuperset(schema)
+
+
+def _write_schema(schema: Body) -> Body:
+    """Without the address of the dialect, which the provider does not know."""
+    return {field: value for field, value in schema.items() if field != "$schema"}
 
 
 def _write_tool_choice(prompt: Prompt) -> Body | None:
