@@ -127,15 +127,16 @@ class Site:
             if waiting is not None:
                 await waiting
 
-    async def events(self, topic: str, kind: type[Any]) -> list[Any]:
-        found = [decode(record.value or b"") async for batch in self.log.scan(topic, PARTITION, 0) for record in batch]
+    async def events(self, topic: str, kind: type[Any], *, partition: int = PARTITION) -> list[Any]:
+        found = [decode(record.value or b"") async for batch in self.log.scan(topic, partition, 0) for record in batch]
         return [event for event in found if isinstance(event, kind)]
 
-    async def until(self, topic: str, kind: type[Any]) -> Any:
+    async def until(self, topic: str, kind: type[Any], *, times: int = 1) -> list[Any]:
+        """Events of the kind, once there are so many of them."""
         async with asyncio.timeout(10):
-            while not (found := await self.events(topic, kind)):
+            while len(found := await self.events(topic, kind)) < times:
                 await asyncio.sleep(0.005)
-        return found[0]
+        return found
 
     async def until_called(self, times: int = 1) -> None:
         async with asyncio.timeout(10):

@@ -26,7 +26,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 async def test_a_request_that_is_cancelled_while_its_admission_is_on_its_way_is_never_called(site: Site):
     owner = await site.owner()
     await site.give(owner, await site.accept("r1"), await site.cancel("r1"))
-    ended = await site.until("completions", Ended)
+    ended, *_ = await site.until("completions", Ended)
     assert (ended.status, ended.reason, ended.attempts) == ("cancelled", "client disconnected", ())
     assert site.provider.called == []
     await owner.close("the end")
@@ -38,7 +38,7 @@ async def test_a_call_that_was_handed_over_is_cut_at_once_when_its_client_goes_a
     await site.until_called(2)
     await owner.release()
     await site.cancel("r1")  # read by nobody else: the partition has no owner now
-    report = await site.until("requests", CallReported)
+    report, *_ = await site.until("requests", CallReported)
     assert (report.request_id, report.status, report.attempts[0].outcome) == ("r1", "cancelled", "cancelled")
     assert site.provider.cut == ["r1.1"]
     async with asyncio.timeout(10):
@@ -49,7 +49,7 @@ async def test_a_call_that_was_handed_over_is_cut_at_once_when_its_client_goes_a
     heir = await site.owner()
     records = [record async for batch in site.log.scan("requests", PARTITION, 0) for record in batch]
     await site.give(heir, *records)
-    ended = await site.until("completions", Ended)
+    ended, *_ = await site.until("completions", Ended)
     assert (ended.request.request_id, ended.status, len(ended.attempts)) == ("r1", "cancelled", 1)
     await heir.close("the end")
     owner.interrupt("the end")
@@ -63,7 +63,7 @@ async def test_what_was_cancelled_before_the_hand_over_is_not_cancelled_again_by
     await site.until("completions", Ended)
     await owner.release()
     await site.cancel("r2")
-    report = await site.until("requests", CallReported)
+    report, *_ = await site.until("requests", CallReported)
     assert report.request_id == "r2"
     await owner.drained(10, "the end")
     assert await site.events("requests", CallReported) == [report]
@@ -79,7 +79,7 @@ async def test_a_client_that_goes_while_a_lost_call_is_asked_about_is_called_for
     request = heir.open_request("r1")
     assert request is not None
     heir.resume(request, None)  # its ingress said that the client waits, an instant before it went
-    ended = await site.until("completions", Ended)
+    ended, *_ = await site.until("completions", Ended)
     assert (ended.status, ended.reason) == ("cancelled", "client disconnected")
     assert site.provider.called == ["r1.1"]
     await heir.close("the end")
