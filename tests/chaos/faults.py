@@ -248,7 +248,6 @@ POISON = {
     "deep": b"[" * 20_000,
 }
 HUGE = 4 << 20
-RESTART = 75
 READ_TOPICS = (
     "requests",
     "completions",
@@ -264,6 +263,7 @@ COMPACTED = ("tollgate-state-changelog", "control", "seals")
 
 async def poison(site: Site, *, restart: bool = True) -> None:
     """Records that nobody can read, on every partition of every topic that is read; then a start that reads them."""
+    exits = site.exits
     producer = AIOKafkaProducer(bootstrap_servers=site.broker.address, max_request_size=2 * HUGE)
     await producer.start()
 
@@ -284,11 +284,12 @@ async def poison(site: Site, *, restart: bool = True) -> None:
     finally:
         await producer.stop()
     await asyncio.sleep(2.0)
-    if restart:
-        await _moved(site, site.broker.address)
-    for process in site.processes.values():
-        if RESTART in process.exits[-1:]:
-            site.blame("poison", process.name, "has ended at a record that it could not read")
+    for process in [site.of(role)[0] for role in ("worker", "ingress", "sink")] if restart else ():
+        await process.end(signal.SIGTERM)
+        await process.ready()
+    for role, code in site.exits - exits:
+        if code != 0:
+            site.blame("poison", role, f"has ended with {code} at a record that it could not read")
 
 
 # What several of them do ----------------------------------------------------------------------------------------------

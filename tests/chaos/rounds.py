@@ -26,7 +26,8 @@ EXITS = (0, 3, 75, -9, -15)
 
 class Round(NamedTuple):
     """What came of one fault. `failed` is by class; `recovery_s` is the time from the end of the fault until every
-    organisation had a success again, None if that never came; `exits` are those of processes, by role and code."""
+    organisation had a success again, None if that never came; `exits` are those of processes, by role and code;
+    `counted` is what the checker has looked at, and what was held back, since the start."""
 
     fault: str
     duration_s: float
@@ -72,7 +73,7 @@ async def run_round(site: Site, fault: Fault, *, replay: bool = False, settle_s:
         violations=violations,
         recovery_s=recovery_s,
         exits={f"{role} {code}": count for (role, code), count in sorted(exits.items())},
-        counted=report.counted,
+        counted={**report.counted, "held back": site.traffic.held_back},
     )
 
 

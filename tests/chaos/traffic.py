@@ -79,6 +79,8 @@ class Traffic:
 
     def __init__(self, balancer: Balancer, seed: int, *, rate: float = RATE) -> None:
         self.asked: list[Asked] = []
+        self.held_back = 0
+        """Requests that were not sent, because too many were under way."""
         self.keys: Sequence[Key] = ()
         self._balancer = balancer
         self._load = Load(seed)
@@ -100,6 +102,8 @@ class Traffic:
                 await self._flows.wait()
                 if len(self._under_way) < MOST_UNDER_WAY:
                     self.ask(self._chance.choice(self.keys), STEADY)
+                else:
+                    self.held_back += 1
                 await asyncio.sleep(self._chance.expovariate(self._rate))
 
     def flow(self) -> None:

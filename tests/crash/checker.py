@@ -144,8 +144,8 @@ def _clients(evidence: Evidence, books: Books, ledger: _Ledger) -> Iterator[Viol
             yield Violation("I7", sent.request_id, f"its stream is made of the answers {sorted(sent.answers)}")
         if sent.complete or sent.broken:
             if ends and sent.error in NOT_TOLD:
-                continue
-            if ends:
+                yield from _begun_again(sent, ends[0].event)
+            elif ends:
                 yield from _answer(sent, ends[0].event)
             else:
                 yield Violation("I1", sent.request_id, f"answered {sent.status} to the last byte, and has no end")
@@ -165,6 +165,14 @@ def _answer(sent: Sent, end: Fields) -> Iterator[Violation]:
         yield Violation("I1", request_id, f"the client has the whole answer, and it ended as {status}")
     elif sent.cost_pusd != end.get("bill_pusd", 0):
         yield Violation("I2", request_id, f"the client saw a cost of {sent.cost_pusd}, billed is {end['bill_pusd']}")
+
+
+def _begun_again(sent: Sent, end: Fields) -> Iterator[Violation]:
+    """A call that was lost is made again only for a client that has nothing of an answer yet."""
+    outcomes = [attempt["outcome"] for attempt in end.get("attempts", ())]
+    if sent.broken and "abandoned" in outcomes[:-1]:
+        problem = f"its client had a part of an answer, and it was attempted again: {', '.join(outcomes)}"
+        yield Violation("I1", end["request"]["request_id"], problem)
 
 
 def _text(sent: Sent, end: Fields | None, ledger: _Ledger) -> Iterator[Violation]:
