@@ -4,6 +4,7 @@
     python -m benchmarks --section unary --section streams
     python -m benchmarks --section memory --section restart --soak 100000
     python -m benchmarks --section kafka --rounds 1
+    python -m benchmarks --section replay
 
 Everything listens on the loopback interface, and the data lies in a temporary folder. Takes some four minutes, and as
 long for each round on Kafka, where a broker is started if TOLLGATE_TEST_KAFKA names none.
@@ -23,13 +24,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import kafka
+from benchmarks import kafka, replay
 from benchmarks.figures import Figure
 from benchmarks.measure import SECTIONS, Bench
 from benchmarks.servers import running
 
 SOAK = 10_000
-NAMES = (*SECTIONS, *kafka.SECTIONS)
+NAMES = (*SECTIONS, *kafka.SECTIONS, *replay.SECTIONS)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,14 +63,14 @@ def main(
 
 
 def measure(sections: list[str], *, rounds: int, soak: int) -> Report:
-    """Run the sections in their order: those of one process on one gateway, those of Kafka on another."""
+    """Run the sections in their order: those of one process on one gateway, those of Kafka on another, and without."""
     load_before = os.getloadavg()[0]
     return Report(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         python=platform.python_version(),
         cores=os.cpu_count() or 0,
         load_before=load_before,
-        figures=[*_embedded(sections, rounds, soak), *_on_kafka(sections, rounds)],
+        figures=[*_embedded(sections, rounds, soak), *_on_kafka(sections, rounds), *_replay(sections, rounds)],
         load_after=os.getloadavg()[0],
     )
 
@@ -93,6 +94,14 @@ def _on_kafka(sections: list[str], rounds: int) -> Iterator[Figure]:
         for name in chosen:
             print(f"{name} ...", file=sys.stderr, flush=True)
             yield from kafka.SECTIONS[name](site)
+
+
+def _replay(sections: list[str], rounds: int) -> Iterator[Figure]:
+    for name in sections:
+        if name in replay.SECTIONS:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as folder:
+                yield from replay.SECTIONS[name](Path(folder), rounds)
 
 
 def show(report: Report) -> None:

@@ -16,7 +16,7 @@ from tollgate.sinks.rows import DAY_MS, day_of
 from tollgate.sinks.starts import Stretch
 from tollgate.sinks.writer import Failpoint, write
 
-MAX_ROWS = 250_000  # that wait in a process until they are written: some 80 MB, twice that while they are sorted
+MAX_ROWS = 250_000  # that wait in a process until they are written: 150 MB while they are sorted
 NEVER = "9999-99-99"  # a day after all days
 
 Read = Callable[[int], None]

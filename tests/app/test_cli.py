@@ -21,6 +21,8 @@ from tollgate.log.embedded import EmbeddedLog
 from tollgate.log.kafka_security import Security
 from tollgate.sinks.differences import Difference as Unbalanced
 from tollgate.sinks.reconcile import Report
+from tollgate.sinks.replay import Replayed
+from tollgate.sinks.starts import Range
 from tollgate.topics import Difference, Topics, load_topics
 
 KEY = "kZ3vQ9xL2mN8pR5tW7yB4cD6"
@@ -461,6 +463,65 @@ def test_a_replay_needs_a_log(run):
 
     assert code == 3
     assert "there is no log that can be read" in err
+
+
+@pytest.mark.parametrize(
+    ("time", "range"),
+    [
+        ("2026-11-20", 1_795_132_800_000),
+        ("2026-11-20T09:30:00+01:00", 1_795_163_400_000),
+        ("2026-11-20T08:30:00.250Z", 1_795_163_400_250),
+    ],
+)
+def test_a_replay_takes_days_and_times(run, empty_log, monkeypatch, time, range):
+    asked = []
+
+    async def replay(log: Log, to: Path, **options: Any) -> Replayed:
+        asked.append(options["range"])
+        return Replayed(0, 0, (), 0.0, {}, ())
+
+    monkeypatch.setattr("tollgate.sinks.replay.replay", replay)
+    assert run("replay", "--to", "out", "--from", time, "--until", time)[0] == 0
+    assert asked == [Range(from_ms=range, until_ms=range)]
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-13-01", "2026-11-20T09:30:00", "20261120", ""])
+def test_a_time_that_is_none_is_named_with_its_option(run, empty_log, time):
+    code, _, err = run("replay", "--to", "out", "--until", time)
+
+    assert code == 2
+    assert err.startswith(f"tollgate: --until: '{time}' is neither a day (2026-11-20) nor a time")
+
+
+def test_a_replay_names_where_it_begins(run, empty_log):
+    answer = json.loads(run("replay", "--to", "out", "--from", "2026-11-20", "--json")[1])
+
+    assert answer["from"] == "2026-11-20"
+    assert answer["starts"]["audit/0"] == {"offset": 0, "epoch": -1, "hash": None}
+
+
+@pytest.mark.parametrize("name", ["history", "history.tar"])
+def test_a_log_moves_by_way_of_files(run, empty_log, name):
+    code, out, _ = run("log", "export", name, "--json")
+    assert (code, json.loads(out)["source"]) == (0, "embedded")
+    assert not Path("history.tar.unfinished").exists()
+
+    assert run("log", "import", name)[0] == 0  # the log is there, but nothing is in it
+    code, _, err = run("log", "export", name)
+    assert (code, "exists: name a new folder" in err) == (2, True)
+
+
+def test_an_export_that_did_not_end_may_be_repeated(run, empty_log):
+    Path("history").mkdir()
+    Path("history/audit-0.ndjson.zst").write_bytes(b"half")
+    assert run("log", "export", "history")[0] == 0
+
+
+def test_an_export_needs_a_log_and_an_import_an_archive(run):
+    assert run("log", "export", "history")[0] == 3
+    assert "there is no log that can be read" in run("log", "export", "history")[2]
+    assert run("log", "import", "history")[0] == 3
+    assert run("log", "export", "history.zip")[0] == 2
 
 
 def test_books_that_balance_are_exit_code_0(run, empty_log):

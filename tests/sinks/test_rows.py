@@ -4,6 +4,7 @@ import datetime
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -239,3 +240,28 @@ def amounts(bound: int) -> st.SearchStrategy[int]:
 def test_money_is_exact_at_any_size(values: list[int | None]) -> None:
     found = rows._money_array(values).to_pylist()
     assert [None if value is None else Decimal(f"{value}E-12") for value in values] == found
+
+
+columns = st.sampled_from(
+    [
+        (rows._int, st.integers(-(2**31), 2**31 - 1)),
+        (rows._long, st.integers(-(2**63), 2**63 - 1)),
+        (rows._time, st.integers(-(10**12), 10**13)),
+    ]
+)
+
+
+@given(columns.flatmap(lambda column: st.tuples(st.just(column[0]), st.lists(column[1] | st.none()))))
+def test_a_column_is_the_same_whichever_way_it_is_laid_out(column: tuple[Any, list[int | None]]) -> None:
+    type, values = column
+    plain = pa.timestamp("ms", "UTC") if type == rows._time else type
+    assert rows._array(values, type).equals(pa.array(values, plain).cast(type))
+    known = [value for value in values if value is not None]  # without nulls it is laid out directly
+    assert rows._array(known, type).equals(pa.array(known, plain).cast(type))
+
+
+@pytest.mark.parametrize(("type", "value"), [(rows._int, 2**31), (rows._long, 2**63), (rows._time, 2**62)])
+def test_a_number_that_a_column_does_not_hold_is_refused_with_and_without_nulls(type: Any, value: int) -> None:
+    for values in ([value], [value, None]):
+        with pytest.raises((pa.ArrowInvalid, OverflowError)):
+            rows._array(values, type)

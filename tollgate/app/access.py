@@ -46,6 +46,10 @@ ROLES: Mapping[str, Access] = {
     ),
     # The commands that read the log: sql, replay, reconcile.
     "reader": Access(topics={"completions": READ, "costs": READ, "audit": READ}),
+    # The command that reads all of it: log export.
+    "mover": Access(
+        topics=dict.fromkeys(("requests", "completions", "costs", "audit", "control", "seals", "dead-letters"), READ)
+    ),
 }
 
 

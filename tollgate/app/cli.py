@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 import tollgate
-from tollgate.app import cli_books, cli_config, cli_keys, cli_requests, cli_topics
+from tollgate.app import cli_books, cli_config, cli_keys, cli_log, cli_requests, cli_topics
 from tollgate.errors import AppendUnknown, ConfigError, TollgateError, UsageError
 
 OK, DIFFERENCES, USAGE, ENVIRONMENT, RESTART, INTERRUPTED = 0, 1, 2, 3, 75, 130
@@ -28,6 +28,7 @@ app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_requests.app, name="requests")
 app.add_typer(cli_topics.app, name="topics")
 app.add_typer(cli_config.app, name="config")
+app.add_typer(cli_log.app, name="log")
 
 ConfigFile = cli_config.ConfigFile
 

@@ -29,8 +29,8 @@ async def open_log(config: Config, data: Path, *, role: str, client_id: str) -> 
     )
 
 
-async def open_log_to_read(config: Config, data: Path) -> Log:
-    """The log to be read, whether a gateway runs or not. Raises `ConfigError` when there is none."""
+async def open_log_to_read(config: Config, data: Path, *, role: str = "reader") -> Log:
+    """The log to be read as the role does, whether a gateway runs or not. Raises `ConfigError` when there is none."""
     if config.log.embedded:
         from tollgate.log.embedded import EmbeddedLog
 
@@ -43,6 +43,6 @@ async def open_log_to_read(config: Config, data: Path) -> Log:
         load_topics(),
         client_id="tollgate-reader",
         security=config.log.security,
-        access=access_of("reader"),
+        access=access_of(role),
         read_only=True,
     )

@@ -292,7 +292,7 @@ class EmbeddedLog(EmbeddedReader):
         Raises `LogLocked` when another process has it, `ConfigError` when the partition counts are not those it
         was made with.
         """
-        lock = _take_lock(folder)
+        lock = take_lock(folder)
         try:
             storage = _prepare(folder / DATABASE, topics, durability)
         except BaseException:
@@ -617,7 +617,7 @@ def _prepare(path: Path, topics: Topics, durability: Durability) -> Storage:
     return storage
 
 
-def _take_lock(folder: Path) -> int:
+def take_lock(folder: Path) -> int:
     """Make the folder; a file descriptor that holds its lock until it is closed, or the process ends."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)

@@ -31,7 +31,8 @@ from tollgate.topics import Topics
 from . import Headers, Position, Record, Unacknowledged
 from .kafka_access import Access, check_access
 from .kafka_election import Election, standing
-from .kafka_reader import FETCH_WAIT_S, Reader, new_consumer, out_of_range, record_of
+from .kafka_fetch import LeftToTheConsumer, fetch
+from .kafka_reader import FETCH_WAIT_S, READ_BYTES, Reader, new_consumer, out_of_range, record_of
 from .kafka_security import Security
 from .partitioner import partition_of
 
@@ -62,6 +63,7 @@ _RECORD_OVERHEAD = 300
 Answer = TypeVar("Answer")
 
 
+IMPORT_TOPIC = "tollgate-import-"  # and what tells the archive: there as long as history is being imported
 ELECTION_TOPIC = "control"  # it has one partition, as an election must; nothing is read of it
 
 
@@ -133,11 +135,13 @@ class KafkaLog:
         access: Access | None = None,
         read_only: bool = False,
         append_timeout_s: float = APPEND_TIMEOUT_S,
+        while_importing: bool = False,
     ) -> "KafkaLog":
         """Connect to `brokers` ("host:port,host:port"), where the client must be allowed all of `access`.
 
         `read_only` asks for no right to write; appends are refused. Raises `LogUnavailable` when no broker answers,
-        `ConfigError` when one refuses this client, or a declared topic is missing or has another number of partitions.
+        `ConfigError` when one refuses this client, a declared topic is missing or has another number of partitions, or
+        history is being imported (unless `while_importing`).
         """
         security, access = security or Security(), access or Access()
         # Topics are counted below; without this right they would seem to be missing.
@@ -157,7 +161,10 @@ class KafkaLog:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await producer.start()
                 await asker.start()
-                _check_counts(topics, await producer.client.fetch_all_metadata(), brokers)
+                cluster = await producer.client.fetch_all_metadata()
+                _check_counts(topics, cluster, brokers)
+                if not while_importing:
+                    _check_whole(cluster, brokers)
         except BaseException as error:
             await producer.stop()
             await asker.stop()
@@ -244,6 +251,21 @@ class KafkaLog:
             raise OutOfRange(f"{topic}/{partition}: offset {start} is not in the log, which ends at {last}")
         if start >= end:
             return
+        try:
+            async for records in fetch(self._options, source, start, end, max_bytes=READ_BYTES):
+                start = records[-1].offset + 1
+                for first in range(0, len(records), READ_ROWS):
+                    yield records[first : first + READ_ROWS]
+        except LeftToTheConsumer as rest:
+            async for records in self._scan(source, max(start, rest.offset), end):
+                yield records
+        except OffsetOutOfRangeError as error:
+            raise out_of_range(error) from None
+        except KafkaError as error:
+            raise self._unavailable(error) from error
+
+    async def _scan(self, source: TopicPartition, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
+        """Read by the consumer, record by record."""
         async with self._reading({source: start}) as consumer:
             moved_at = time.monotonic()
             # By position, for the last offsets may hold nothing: transaction markers, or what compaction took.
@@ -254,7 +276,7 @@ class KafkaLog:
                 if start != before:
                     moved_at = time.monotonic()
                 elif time.monotonic() - moved_at > SCAN_STALL_S:
-                    raise LogUnavailable(f"{topic}/{partition}: nothing came after offset {start}")
+                    raise LogUnavailable(f"{source.topic}/{source.partition}: nothing came after offset {start}")
                 if records:
                     yield records
 
@@ -437,6 +459,16 @@ class KafkaLog:
 
     def _unavailable(self, error: KafkaError) -> LogUnavailable:
         return LogUnavailable(f"Kafka at {self._brokers} does not answer: {error!r}")
+
+
+def _check_whole(cluster: Any, brokers: str) -> None:
+    """Raise `ConfigError` while history is being imported: half of it would be taken for the whole."""
+    for name in cluster.topics():
+        if name.startswith(IMPORT_TOPIC):
+            raise ConfigError(
+                f"an import into Kafka at {brokers} has not ended (topic '{name}'): run 'tollgate log import' again, "
+                "or delete all topics"
+            )
 
 
 def _check_counts(topics: Topics, cluster: Any, brokers: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,18 +32,22 @@ async def check_kafka(brokers: str, topics: Topics, security: Security | None = 
         return plan(topics, await _actual(admin, topics))
 
 
-async def apply_kafka(brokers: str, topics: Topics, security: Security | None = None) -> list[Difference]:
+async def apply_kafka(
+    brokers: str, topics: Topics, security: Security | None = None, *, unset: Collection[str] = ()
+) -> list[Difference]:
     """Create what is missing and set what is declared; return what differed before.
 
-    What the declarations do not name is left as it is. A number of partitions is never changed: such a
-    difference is returned, with `applicable` false, and stays.
+    What the declarations do not name is left as it is, but for the settings to be `unset`. A number of partitions is
+    never changed: such a difference is returned, with `applicable` false, and stays.
     Raises `LogUnavailable` when no broker answers, `ConfigError` when one refuses.
     """
     async with _admin(brokers, topics, security) as admin:
         actual = await _actual(admin, topics)
         differences = plan(topics, actual)
         await _create(admin, topics, [each.topic for each in differences if each.what == "missing"])
-        await _alter(admin, topics, actual, {each.topic for each in differences if each.what == "config"})
+        altered = {each.topic for each in differences if each.what == "config"}
+        altered |= {name for name, found in actual.items() if not found.own.keys().isdisjoint(unset)}
+        await _alter(admin, topics, actual, altered, unset)
         await _until_visible(admin, topics)
         return differences
 
@@ -76,12 +80,18 @@ async def _create(admin: Any, topics: Topics, names: list[str]) -> None:
             raise ConfigError(f"topics.yaml: Kafka would not create '{name}': {_refusal(code, 'Create') or reason}")
 
 
-async def _alter(admin: Any, topics: Topics, actual: Mapping[str, ActualTopic], names: set[str]) -> None:
+async def _alter(
+    admin: Any, topics: Topics, actual: Mapping[str, ActualTopic], names: set[str], unset: Collection[str]
+) -> None:
     """Write whole configurations: this request of Kafka's resets whatever it does not name."""
     if not names:
         return
     resources = [
-        ConfigResource(ConfigResourceType.TOPIC, name, {**actual[name].own, **topics[name].config})
+        ConfigResource(
+            ConfigResourceType.TOPIC,
+            name,
+            {key: value for key, value in actual[name].own.items() if key not in unset} | topics[name].config,
+        )
         for name in sorted(names)
     ]
     for answer in await admin.alter_configs(resources):
