@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: run test lint docs lock chaos bench clean
+.PHONY: run test lint docs lock chaos tools bench clean
 .DEFAULT_GOAL := run
 
 run: .venv/run.stamp  ## the gateway on the embedded log, with the sandbox provider; data in ./data
@@ -32,6 +32,9 @@ docs: .venv/test.stamp  ## the pages that are generated from the code
 
 chaos: .venv/test.stamp  ## faults under load on a real Kafka: make chaos ARGS="worker_killed --seed 7"
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+tools: .venv/test.stamp  ## programs that people use, as clients: make tools ARGS="codex llm"
+	@$(BIN)/python -m tests.tools $(ARGS)
 
 bench: .venv/test.stamp
 	$(BIN)/python -m benchmarks $(ARGS)

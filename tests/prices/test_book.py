@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tollgate.config import BUILT_IN
 from tollgate.errors import ConfigError
 from tollgate.events import Usage
 from tollgate.money import pusd
@@ -218,3 +219,9 @@ def test_every_price_names_its_book():
 def test_a_file_that_cannot_be_read_is_a_configuration_error(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
         PriceBook.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("provider", BUILT_IN, ids=lambda provider: provider.name)
+def test_the_sandbox_has_a_price_in_every_protocol(provider):
+    price = BOOK.price(provider.name, "sandbox", NOW, catalogue=provider.price_provider)
+    assert cost_pusd(price, input_tokens=1, output_tokens=1) == 5_000_000
