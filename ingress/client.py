@@ -32,6 +32,7 @@ ABORT = "tollgate.abort"  # the server's extension that drops a connection whate
 HUNG_UP = "client disconnected"
 TOO_SLOW = "client reads too slowly"
 TOO_LATE = "deadline passed without an end"
+NOT_WHOLE = "a part of the answer was lost"
 NOT_WRITTEN = "the cancellation could not be written"
 
 _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -77,6 +78,7 @@ class Client:
         try:
             await self._forward()
         except Refusal as refusal:
+            self._cancel(NOT_WHOLE)  # unless it has been: whatever still comes is of no use to anybody
             if self._incoming.status is None:
                 raise
             event = WIRES[self._request.dialect].error_event(refusal, self._request.request_id)

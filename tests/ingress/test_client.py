@@ -234,3 +234,4 @@ async def test_a_beginning_that_was_lost_is_an_error_and_no_half_answer(gateway:
     gateway.worker.script = lose_the_first
     response = await client.request("POST", CHAT, OPENAI_BODY)
     assert (response.status, orjson.loads(response.body)["error"]["code"]) == (502, "answer_lost")
+    assert await only_cancel(gateway) == "a part of the answer was lost"  # or else it would be paid for to its end

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.books import LIMITS, PRICES_PUSD, PUSD_PER_USD, Facts, lines_of
 from tests.simulation.clients import Client
-from tests.simulation.provider import ProviderCall, words_of
+from tests.simulation.provider import ProviderCall, attempt_of, words_of
+from tollgate.ids import attempt_id
 from tollgate.ingress.client import TOO_LATE
 from tollgate.processors.owner import Owner
 
@@ -222,6 +223,8 @@ def _check_client(simulation: "Simulation", client: Client) -> None:
     answer = client.answer()
     if not _is_one_answer(client.request_id, answer.text):
         wrong("I7", f"reads {answer.text!r}")
+    if client.done and client.status == 200 and not (answer.over or answer.error or client.hung_up):
+        wrong("I7", f"has {answer.text!r} for an answer, and it ends there as if that were all")
     if client.told:
         if answer.over:
             wrong("I1", f"has the whole answer, and is told {client.told}")
@@ -249,9 +252,8 @@ def _check_client(simulation: "Simulation", client: Client) -> None:
 
 def _is_one_answer(request_id: str, text: str) -> bool:
     """Is it how an answer begins, to one of the attempts at this request?"""
-    words = len(text) // 4 + 1
-    attempt = ord(text[0]) - ord("a") if text else 0
-    return "".join(words_of(f"{request_id}.{attempt}", words)).startswith(text)
+    call_id = attempt_id(request_id, attempt_of(text))
+    return "".join(words_of(call_id, len(text) // 4 + 1)).startswith(text)
 
 
 def _attempt_of(call: ProviderCall) -> tuple[str, int]:

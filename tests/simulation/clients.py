@@ -4,6 +4,7 @@ What a client saw is a witness of its own: it is read from the bytes, by rules t
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -30,8 +31,11 @@ class Client:
     patience_s: float | None  # hangs up after so long
     patience_pieces: int | None  # hangs up after so many pieces
 
+    leaves_at_end: bool = False  # hangs up at the instant at which its request's end is durable
+
     # what it has seen
     life: Process | None = None  # the process that it has asked
+    leave: Callable[[], None] | None = None  # hangs up
     hung_up: bool = False
     status: int | None = None
     pieces: list[bytes] = field(default_factory=list)

@@ -54,7 +54,7 @@ class Front:
             self._door,
             on_cancel=lambda reason: self._simulation.cancelled(client, reason),
         )
-        serving.client = client
+        serving.client, client.leave = client, connection.hang_up
         serving.accept(event)
         if client.patience_s is not None:
             asyncio.get_running_loop().call_later(client.patience_s, connection.hang_up)
@@ -143,6 +143,6 @@ class Connection:
         raise ClientGone("the client hung up")
 
     def hang_up(self) -> None:
-        if not (self._client.done or self._client.hung_up):
+        if not (self._left.done() or self._client.done):
             self._client.hung_up = True
             self._left.set_result(None)

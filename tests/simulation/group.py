@@ -40,7 +40,7 @@ class Group:
         self._heard_s[worker.slot] = self._loop.time()
         if former is not None and self.holder is former:
             self.holder = worker
-            self._loop.outside_later(self._chance.random() * TOLD_WITHIN_S, worker.take)
+            self._loop.outside_later(self._chance.random() * TOLD_WITHIN_S, self._tell, worker)
 
     def leave(self, worker: Worker, *, says_goodbye: bool) -> None:
         """It has given up what it had, and is gone; without a goodbye the group waits for its return."""
@@ -99,7 +99,7 @@ class Group:
     def _evict(self, worker: Worker) -> None:
         self._simulation.says("group", f"takes {worker.name} for dead")
         self.evictions += worker.alive
-        worker.disturbed = True
+        worker.disturb()
         del self._members[worker.slot]
         self._strangers[worker] = self._loop.time() + self._chance.random() * HEARS_WITHIN_S
         if self.holder is worker:

@@ -4,15 +4,21 @@ import asyncio
 
 from tests.simulation import checker, succession
 from tests.simulation.books import Facts
+from tests.simulation.clients import Client
 from tests.simulation.cluster import Ingress, Worker
 from tests.simulation.front import Front
 from tests.simulation.group import Group
 from tests.simulation.life import Life
+from tests.simulation.log import STATE
 from tests.simulation.provider import ProviderCall
-from tests.simulation.scenario import INGRESS_DEATHS, WORKER_DEATHS, Fault, kafka_scenario
+from tests.simulation.scenario import Fault
+from tests.simulation.scenario_kafka import INGRESS_DEATHS, WORKER_DEATHS, kafka_scenario
 from tests.simulation.world import SETTLE_S, Simulation, delay_checkpoint
+from tollgate.log import Record
+from tollgate.processors.owner import Owner
 
-LONGEST_HALT_S = 20.0
+LONGEST_HALT_S = 15.0
+SHORTEST_HALT_S = 1.5  # that lets somebody else take over in between
 LONGEST_CUT_S = 15.0
 LATEST_ACK_S = 12.0
 
@@ -26,6 +32,7 @@ class KafkaSimulation(Simulation):
         self.one_at_a_time = False
         self.group = Group(self, self.cluster.session_s)
         self.succession = succession.Witness(self)
+        self._restless = 0  # so many times the partition is given on when it was just taken over
         self._present: dict[str, Life] = {}  # the newest life of each name
 
     @property
@@ -61,6 +68,7 @@ class KafkaSimulation(Simulation):
         else:
             life = Ingress(self, slot, number)
             self.started(life, INGRESS_DEATHS)
+        life.log.reply_mishaps = self.cluster.reply_mishaps
         self._present[slot] = life
         life.start()
         return life
@@ -71,8 +79,24 @@ class KafkaSimulation(Simulation):
     def landed(self, event: Facts, offset: int, by: str) -> None:
         self.succession.landed(event, offset, by)
 
+    def _landed(self, record: Record, by: str) -> None:
+        super()._landed(record, by)
+        if record.topic == STATE and record.value is not None and (record.key or b"").startswith(b"mark@"):
+            self.succession.marked()
+
     def called(self, call: ProviderCall, life: Life) -> None:
         self.succession.called(call, life)
+
+    def taken_over(self, life: Life, owner: Owner, position: int) -> None:
+        super().taken_over(life, owner, position)
+        if self._restless and self.storm:
+            self._restless -= 1
+            delay_s = self.chance(f"restless/{self.loop.time()}").random() ** 3
+            self.loop.outside_later(delay_s, lambda: self.loop.outside_task(self.group.rebalance()))
+
+    def seen(self, client: Client) -> None:
+        super().seen(client)
+        self.succession.told(client)
 
     def facts(self) -> dict[str, int]:
         return {**self.succession.facts, "evicted alive": self.group.evictions}
@@ -86,6 +110,14 @@ class KafkaSimulation(Simulation):
         match fault.kind:
             case "rebalance":
                 self.loop.outside_task(self.group.rebalance())
+            case "rebalances":
+                self._restless = 1 + int(size * 4)
+                self.loop.outside_task(self.group.rebalance())
+            case "halt in a take-over":
+                for worker in self.workers:
+                    if worker.alive and worker is not holder:
+                        worker.halt_at = "takeover.took", SHORTEST_HALT_S + size * LONGEST_HALT_S
+                self.loop.outside_task(self.group.rebalance())
             case "stop" if holder is not None and running:
                 self.loop.outside_task(holder.stop(drain_s=self.cluster.drain_s, says_goodbye=size < 0.5))
             case "kill" if holder is not None:
@@ -95,17 +127,19 @@ class KafkaSimulation(Simulation):
                     delay_checkpoint(holder, holder.processing, size)
                 holder.halt(size * LONGEST_HALT_S)
             case "halt between check and call" if holder is not None:
-                holder.halt_at = "call.before" if size < 0.5 else "owner.admitted", size * LONGEST_HALT_S
+                place = "call.before" if size < 0.3 else "owner.admitted"
+                holder.halt_at = place, SHORTEST_HALT_S + size * LONGEST_HALT_S / 2
             case "cut off" if holder is not None and running:
                 if size < 0.3:
                     delay_checkpoint(holder, holder.processing, size)
-                holder.cut_off = holder.disturbed = True
+                holder.cut_off = True
+                holder.disturb()
                 later(size * LONGEST_CUT_S, setattr, holder, "cut_off", False)
             case "late acks" if holder is not None:
-                holder.disturbed = True
+                holder.disturb()
                 holder.log.hold_back_acks("completions", size * LATEST_ACK_S)
             case "lost acks" if holder is not None:
-                holder.disturbed = True
+                holder.disturb()
                 holder.log.break_at_next_append()
             case "redeliver" if holder is not None:
                 holder.processing.send_back(int(size * holder.processing.position))

@@ -42,12 +42,20 @@ class Life:
         self.crash_at: tuple[str, int] | None = None  # a failpoint, and how many times it is passed before
         self.halt_at: tuple[str, int] | None = None
         self.died_s = math.inf
-        self.disturbed = False
-        """Has it been halted, cut off or deprived of its acknowledgements? Then others may think that it is dead."""
+        self.disturbed_s = math.inf
+        """When it was first halted, cut off or deprived of its acknowledgements: others may think that it is dead."""
 
     @property
     def alive(self) -> bool:
         return self.process.alive
+
+    @property
+    def disturbed(self) -> bool:
+        return self.disturbed_s < math.inf
+
+    def disturb(self) -> None:
+        """Something befalls it after which others may think that it is dead."""
+        self.disturbed_s = min(self.disturbed_s, self.simulation.loop.time())
 
     @property
     def running(self) -> bool:
@@ -75,7 +83,7 @@ class Life:
         """SIGSTOP, and after so long SIGCONT."""
         if not self.running:
             return
-        self.disturbed = True
+        self.disturb()
         self.simulation.says(self.name, f"halted for {seconds:.1f} s")
         self.process.halt()
         self.log.halt()

@@ -49,12 +49,11 @@ class Processing:
 
     @property
     def idle(self) -> bool:
-        """Everything that was asked has been decided and ended, durably."""
+        """Everything that was asked has been decided and ended, durably. It may have been replaced without knowing."""
         owner = self.owner
         if owner is None or self.position < len(self._simulation.log.records("requests")):
             return False
-        books = self._simulation.books
-        return books.epoch == owner.ledger.epoch and not (owner._flying or owner.calls or owner.ledger.open)
+        return not (self._simulation.books.open or owner._flying or owner.calls or owner.ledger.open)
 
     @property
     def runs_on(self) -> bool:

@@ -268,6 +268,11 @@ class _Connection:
 _Pieces = list[tuple[str, int, bytes]]  # text, its tokens, the event that carries them
 
 
+def attempt_of(text: str) -> int:
+    """The attempt of which these are the words; 0 where there is none."""
+    return ord(text[0]) - ord("a") if text else 0
+
+
 def words_of(call_id: str, count: int) -> list[str]:
     """One token each, of four bytes: they show if a piece is lost, doubled, misplaced, or of another attempt."""
     attempt = chr(ord("a") + int(call_id.rpartition(".")[2]) % 26)

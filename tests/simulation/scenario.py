@@ -1,7 +1,7 @@
 """What one seed decides before a run begins: who asks for what and when, and what goes wrong."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
@@ -11,10 +11,6 @@ from tests.simulation.provider import Manners
 from tollgate.events import Limits
 from tollgate.failpoints import NAMES
 
-# Providers whose answers outlast sessions, patience and hand-overs
-SLOW = Manners(error=0.1, cut=0.05, latency_s=10.0, pause_s=0.2)
-SLOWER = Manners(error=0.1, latency_s=3.0, pause_s=1.5)
-
 ORDINARY_DAY_MS = 1_794_000_000_000  # 2026-11-06
 MONTH_END_MS = 1_796_083_200_000  # 2026-12-01, 00:00 UTC
 
@@ -23,10 +19,6 @@ _TOPICS = ("requests", "completions", "completions", "costs", "control", STATE, 
 
 # Where a life can end: at the failpoints of the protocol, or after some record has landed and before the next
 DEATHS = (*(name for name in NAMES if name.startswith(_STEPS)), *(f"landed.{topic}" for topic in _TOPICS))
-
-# On Kafka the stages lie in different processes
-INGRESS_DEATHS = ("request.appended",)
-WORKER_DEATHS = tuple(place for place in DEATHS if place not in (*INGRESS_DEATHS, "landed.control"))
 
 FaultKind = Literal[
     "kill",  # SIGKILL, and a restart
@@ -38,25 +30,20 @@ FaultKind = Literal[
     "lost rows",  # SIGKILL, and the checkpoint is gone with it
     # Kafka's own
     "rebalance",  # the partition goes to another worker, or to the same once more, in order
+    "rebalances",  # and whenever it was taken over, for a while
     "halt",  # SIGSTOP of the owner, and SIGCONT
     "halt between check and call",  # the same, between the last look at who owns the partition and the call
+    "halt in a take-over",  # of the next that takes over, when its epoch is durable and nothing else
     "cut off",  # the group does not hear of the owner, which works on
     "late acks",  # the owner's appends have landed, and it hears of it much later
     "halt runner",  # SIGSTOP of a worker that still runs a call which it has handed over
     "kill runner",
     "kill ingress",  # and a restart on its name
     "halt ingress",
-    "cancel",  # a client hangs up, at the instant at which its answer ends if that can be arranged
 ]
 EMBEDDED_FAULTS: tuple[FaultKind, ...] = (
     *("stop", "stop", "replace", "replace", "replace"),
     *("kill", "lost acks", "redeliver", "clock", "lost rows"),
-)
-KAFKA_FAULTS: tuple[FaultKind, ...] = (
-    *("stop", "rebalance", "rebalance", "rebalance"),
-    *("kill", "kill", "halt", "halt", "halt between check and call", "cut off", "cut off", "late acks", "lost acks"),
-    *("halt runner", "kill runner", "kill ingress", "halt ingress"),
-    *("redeliver", "clock", "lost rows"),
 )
 
 
@@ -106,57 +93,29 @@ class Scenario:
     faults: tuple[Fault, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """What there is in the world of Kafka."""
-
-    workers: int
-    ingresses: int
-    session_s: float  # after so long without a word a member of the group is taken for dead
-    drain_s: float  # how long a worker that is told to stop lets its calls run
-    reply_mishaps: float  # the share of replies that are lost; as many come twice
-
-
 def embedded_scenario(seed: str) -> Scenario:
     """The scenario of a seed in the world of the embedded log."""
     chance = Random(f"{seed}/scenario")
-    knobs = _knobs(chance, duration_s=chance.choice((2.0, 6.0, 12.0)))
-    return _scenario(chance, knobs, EMBEDDED_FAULTS, most_clients=30)
+    knobs = new_knobs(chance, duration_s=chance.choice((2.0, 6.0, 12.0)))
+    return new_scenario(chance, knobs, EMBEDDED_FAULTS, most_clients=30)
 
 
-def kafka_scenario(seed: str) -> tuple[Scenario, Cluster]:
-    """The scenario of a seed in the world of Kafka, where things take longer."""
-    chance = Random(f"{seed}/scenario")
-    cluster = Cluster(
-        workers=chance.randint(2, 3),
-        ingresses=chance.randint(1, 2),
-        session_s=chance.choice((1.0, 3.0, 6.0)),
-        drain_s=chance.choice((1.0, 5.0, 30.0)),
-        reply_mishaps=chance.choice((0.0, 0.0, 0.0, 0.02)),
-    )
-    knobs = _knobs(chance, duration_s=chance.choice((10.0, 30.0)))
-    knobs = replace(
-        knobs,
-        one_order=False,
-        manners=chance.choice((knobs.manners, SLOW, SLOWER)),
-        timeout_s=chance.choice((3.0, 40.0)),
-        restart_s=chance.choice((0.1, 1.0, 10.0)),
-        checkpoint_s=chance.choice((1.0, 2.0)),
-        failpoints=chance.choice((0.0, 0.2, 0.5)),
-    )
-    return _scenario(chance, knobs, KAFKA_FAULTS, most_clients=25), cluster
-
-
-def _scenario(chance: Random, knobs: Knobs, kinds: Sequence[FaultKind], *, most_clients: int) -> Scenario:
+def new_scenario(
+    chance: Random, knobs: Knobs, kinds: Sequence[FaultKind], *, most_clients: int, most_faults: int = 6
+) -> Scenario:
+    """Clients with keys, changes of limits, and faults of these kinds."""
     keys = {f"k{number}": _limits(chance) for number in range(chance.randint(1, 3))}
-    clients = tuple(_client(chance, number, knobs, list(keys)) for number in range(chance.randint(5, most_clients)))
+    clients = tuple(
+        _client(chance, number, knobs, list(keys))
+        for number in range(chance.randint(min(5, most_clients), most_clients))
+    )
     changes = [
         LimitChange(chance.random() * knobs.duration_s, chance.choice(list(keys)), _limits(chance))
         for _ in range(chance.choice((0, 0, 0, 1, 3)))
     ]
     faults = [
         Fault(chance.random() * knobs.duration_s, chance.choice(kinds), chance.random())
-        for _ in range(chance.randint(0, 6))
+        for _ in range(chance.randint(0, most_faults))
     ]
     return Scenario(
         knobs=knobs,
@@ -167,7 +126,8 @@ def _scenario(chance: Random, knobs: Knobs, kinds: Sequence[FaultKind], *, most_
     )
 
 
-def _knobs(chance: Random, *, duration_s: float) -> Knobs:
+def new_knobs(chance: Random, *, duration_s: float) -> Knobs:
+    """A world's ways, any of them."""
     begins_ms = ORDINARY_DAY_MS
     if chance.random() < 0.4:
         begins_ms = MONTH_END_MS - int(chance.random() * duration_s * 1000)
@@ -227,4 +187,5 @@ def _client(chance: Random, number: int, knobs: Knobs, keys: list[str]) -> Clien
         deadline_s=chance.choice((1.0, 8.0, 30.0)),
         patience_s=chance.choice((None, None, None, chance.random() * 3)),
         patience_pieces=chance.choice((None, None, None, chance.randint(1, 8))),
+        leaves_at_end=chance.random() < 0.08,
     )

@@ -202,6 +202,10 @@ class Simulation:
         event = self.books.land(record.topic, record.offset, record.timestamp_ms, record.key or b"", record.value)
         if record.topic in ("requests", "completions"):
             self.landed(event, record.offset, by)
+        if str(event["type"]).startswith("ended."):
+            client = self.client(event["request"]["request_id"])
+            if client.leaves_at_end and client.leave is not None:
+                client.leave()
 
     def _sent(self, call: ProviderCall) -> None:
         life = self._of_process[call.process]
