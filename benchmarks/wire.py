@@ -29,7 +29,7 @@ EXTRAS = Extras(
 TEXT = "The quick brown fox jumps over the lazy dog. " * 12
 CHUNKS = 1000
 
-DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic", "gemini")
+DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic", "gemini", "responses")
 
 
 def main() -> None:
@@ -64,6 +64,8 @@ def request(dialect: Dialect, *, stream: bool) -> Body:
     if dialect == "gemini":
         contents = [{"role": "user", "parts": [{"text": TEXT}]}]
         return {"model": "m", "stream": stream, "contents": contents, "generationConfig": {"maxOutputTokens": 256}}
+    if dialect == "responses":
+        return {"model": "m", "max_output_tokens": 256, "stream": stream, "input": [{"role": "user", "content": TEXT}]}
     return {"model": "m", "max_tokens": 256, "stream": stream, "messages": [{"role": "user", "content": TEXT}]}
 
 
@@ -138,6 +140,29 @@ def _gemini_answer(candidate: Body) -> Body:
     }
 
 
+def _responses_event(name: str, **fields: object) -> bytes:
+    payload = {"type": name, **fields, "sequence_number": 5}
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(payload))
+
+
+def _responses_answer(status: str, *texts: str) -> Body:
+    part = {"type": "output_text", "text": "".join(texts), "annotations": [], "logprobs": []}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    return {
+        "id": "resp_67ccd2bed1ec8190b14f964abc0542670bb6a6b452d3795b",
+        "object": "response",
+        "created_at": 1741476542,
+        "status": status,
+        "model": "gpt-4.1-2025-04-14",
+        "output": [message] if texts else [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": {"input_tokens": 120, "output_tokens": 110, "total_tokens": 230} if texts else None,
+    }
+
+
+_PART = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
 _OPENAI_USAGE = {"prompt_tokens": 120, "completion_tokens": 110, "total_tokens": 230}
 _ANTHROPIC_USAGE = {"input_tokens": 120, "output_tokens": 110}
 
@@ -172,6 +197,7 @@ UNARY: dict[Dialect, bytes] = {
             "usage": _ANTHROPIC_USAGE,
         }
     ),
+    "responses": orjson.dumps(_responses_answer("completed", TEXT)),
     "gemini": orjson.dumps(
         _gemini_answer(
             {"content": {"parts": [{"text": TEXT}], "role": "model"}, "finishReason": "STOP", "index": 0},
@@ -180,6 +206,11 @@ UNARY: dict[Dialect, bytes] = {
 }
 
 STREAM: dict[Dialect, tuple[bytes, bytes, bytes]] = {
+    "responses": (
+        _responses_event("response.created", response=_responses_answer("in_progress")),
+        _responses_event("response.output_text.delta", **_PART, delta=" jumps", logprobs=[]),
+        _responses_event("response.completed", response=_responses_answer("completed", TEXT)),
+    ),
     "openai": (
         _openai_chunk({"role": "assistant", "content": "", "refusal": None}),
         _openai_chunk({"content": " jumps"}),

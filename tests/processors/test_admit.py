@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tollgate.config import load_config
 from tollgate.errors import Refusal
-from tollgate.events import Admitted, Candidate, Ended, Limits, OwnerTook, Request
+from tollgate.events import Admitted, Candidate, Ended, Limits, OwnerTook, Request, Usage
 from tollgate.money import pusd
 from tollgate.prices.book import PriceBook
 from tollgate.prices.price import compile_price
@@ -176,6 +176,28 @@ def test_what_a_translation_leaves_out_counts_only_where_there_is_none():
     refused = asked(ledger(), of=search, limits=budget("1")).refusal
     assert (refused.code, refused.param) == ("cost_unbounded", "tools[3]")
     assert asked(ledger(), of=search, to=route(option(at_home=False)), limits=budget("1")).refusal is None
+
+
+def test_what_is_counted_beside_tokens_is_held_too():
+    by_image = compile_price({"image": Decimal("0.04")}, version="v")
+    three = ask(max_output_tokens=None, limits=Usage(images=3), uncappable="size")
+    record = asked(ledger(), of=three, to=route(option(by_image)), limits=budget("1")).record
+    assert record.hold_pusd == pusd("0.12")
+    assert record.plan[0].max_output_tokens is None
+
+
+def test_where_no_cap_can_be_sent_output_that_is_charged_for_has_no_bound():
+    image = ask(max_output_tokens=None, limits=Usage(images=1), uncappable="size")
+    refused = asked(ledger(), of=image, limits=budget("1")).refusal
+    assert (refused.code, refused.param) == ("cost_unbounded", "size")
+    assert asked(ledger(), of=image).refusal is None
+
+
+def test_what_is_free_needs_neither_bound_nor_price():
+    free = compile_price({"input": Decimal(0), "output": Decimal(0)}, version="v")
+    boundless = ask(unbounded="input[0]")
+    assert asked(ledger(), of=boundless, to=route(option(free)), limits=budget("0.01")).record.hold_pusd == 0
+    assert asked(ledger(), of=ask(free=True), to=route(option(None)), limits=budget("0.01")).record.hold_pusd == 0
 
 
 def test_a_dearer_fallback_that_the_budget_does_not_cover_is_left_out():

@@ -11,7 +11,7 @@ from tests.wire import recordings
 from tests.wire.fixtures import DIALECTS, by_byte, came, payloads, stream, unary
 from tests.wire.recordings import MAX_CUT_BYTES, Table
 from tests.wire.said import SAID
-from tests.wire.sdk import is_valid, validate, validate_gemini_request
+from tests.wire.sdk import is_valid, validate, validate_gemini_request, validate_responses_request
 from tollgate.errors import ERROR_CLASSES, ProviderError, Refusal
 from tollgate.wire import Quirks, gemini, neutral
 from tollgate.wire.exchange import PROTOCOLS, cannot_carry, exchange_for
@@ -153,6 +153,8 @@ def test_every_recorded_request_is_carried_or_refused_by_name(name, record_prope
                 )
                 if target == "gemini" != protocol:
                     validate_gemini_request(orjson.loads(exchange.request.body))
+                if target == "responses" != protocol:
+                    validate_responses_request(orjson.loads(exchange.request.body))
 
             def carry_or_refuse(carry=carry):
                 try:

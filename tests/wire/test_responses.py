@@ -561,6 +561,13 @@ def test_what_the_protocol_cannot_say_is_refused_in_the_clients_words():
         assert refused is not None and refused.param == field
 
 
+def test_sound_is_not_carried_because_the_api_takes_none():
+    sound = {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}
+    refused = cannot_carry("openai", "responses", {"model": "m", "messages": [{"role": "user", "content": [sound]}]})
+
+    assert refused is not None and refused.param == "messages[0].content[0]"
+
+
 def test_logprobs_go_both_ways():
     asked_for, _ = asked(
         "openai",

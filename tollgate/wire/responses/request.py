@@ -9,7 +9,6 @@ import msgspec
 
 from tollgate.wire import Body, Quirks, fields, neutral
 from tollgate.wire.content import (
-    Audio,
     Document,
     Format,
     Image,
@@ -52,7 +51,7 @@ _SCOPE = Scope(
     },
     parts={
         "system": frozenset({Text}),
-        "user": frozenset({Text, Image, Document, Audio, ToolResult}),
+        "user": frozenset({Text, Image, Document, ToolResult}),  # no sound, unlike in chat completions
         "assistant": frozenset({Text, Refused, ToolCall}),
     },
     results=frozenset({Text, Image, Document}),
@@ -206,8 +205,6 @@ def _write_part(part: Part, turn: Turn | None) -> Body:
         case Document():
             data = f"data:{part.media_type or 'application/pdf'};base64,{part.data}"
             return {"type": "input_file", "filename": part.name or "document.pdf", "file_data": data}
-        case Audio():
-            return {"type": "input_audio", "input_audio": {"data": part.data, "format": part.format}}
         case _:
             raise NotCarried(part.path)
 
