@@ -46,6 +46,8 @@ EXCUSED = {("anthropic", id) for id in _BETA}
 # This SDK speaks to the gateway as if to Mistral: it wants calls of a stream in one piece, knows no thoughts of others,
 # and refuses what compatible servers have added to an answer
 MISTRAL = "mistralai"
+# This one fails on a number where it expects a word, which Google itself has written into answers made for tests
+GOOGLE, NUMBERS = "google-genai", "finish_1"
 HI = [{"role": "user", "content": "Hi"}]
 FAILURES = (openai.APIError, anthropic.APIError, genai_errors.APIError, MistralError)
 
@@ -133,6 +135,7 @@ SDKS: dict[str, tuple[Callable[[Place], AbstractAsyncContextManager[Ask]], Diale
     "openai, chat": (chat, "openai"),
     "openai, responses": (responses, "responses"),
     "anthropic": (messages, "anthropic"),
+    GOOGLE: (generate_content, "gemini"),
     MISTRAL: (mistral, "openai"),
 }
 
@@ -161,7 +164,7 @@ async def test_an_sdk_hears_what_each_provider_said(place, sdk, record_property)
         for name, protocol in FILES.items():
             for exchange in chosen(place.recorded[name]):
                 expected = translated(dialect, protocol, exchange)
-                if (sdk, exchange.id) in EXCUSED:
+                if (sdk, exchange.id) in EXCUSED or (sdk == GOOGLE and NUMBERS in exchange.edge):
                     continue
                 if sdk == MISTRAL and expected is not None:
                     if protocol == "openai" or (exchange.is_stream and expected.calls):
