@@ -147,8 +147,8 @@ class Admin:
         )
         waiter = door.replies.open(command.command_id)
         try:
-            await door.log.append(REQUESTS, None, encode(command), partition=COMMANDS_PARTITION)
             async with asyncio.timeout(OWNER_DEADLINE_S):
+                await door.log.append(REQUESTS, None, encode(command), partition=COMMANDS_PARTITION, worth="new")
                 reply = await waiter.get()
         except LogUnavailable:
             raise not_accepted() from None

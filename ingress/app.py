@@ -169,12 +169,15 @@ class Ingress:
         return Readiness(self._door.not_ready())
 
     def _check_ready(self) -> None:
-        """Raise `Refusal` (503) before the keys are known, and while the process is stopping: another one may be up."""
+        """Raise `Refusal` (503) before the keys are known, while the process stops, and while the log does not answer.
+
+        Nothing has been read of the request by then but its head.
+        """
         if self._door.not_ready():
             raise Refusal(
                 503,
                 "not_ready",
-                "The gateway is starting or stopping; GET /readyz says what it waits for. Try again.",
+                "The gateway takes no requests at the moment; GET /readyz says what it waits for. Try again.",
                 type="api_error",
                 headers=RETRY_AFTER,
             )

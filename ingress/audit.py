@@ -53,7 +53,7 @@ class Audit:
         self._rate = rate
         self._unwritten += 1
         recorded = refusal_recorded(incoming, refusal)
-        appended = self._log.append("audit", recorded.org_id.encode(), encode(recorded), linger=True)
+        appended = self._log.append("audit", recorded.org_id.encode(), encode(recorded), linger=True, worth="new")
         asyncio.ensure_future(appended).add_done_callback(self._written)
 
     def _written(self, appended: "asyncio.Future[Position]") -> None:

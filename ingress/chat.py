@@ -1,5 +1,6 @@
 """A model is asked: a request becomes an event, and what comes back goes to its client."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from tollgate.errors import LogError, Refusal
 from tollgate.events import Request, RequestAccepted
 from tollgate.ingress.auth import Identity
 from tollgate.ingress.catalogue import Catalogue
-from tollgate.ingress.client import Client, not_accepted
+from tollgate.ingress.client import ACCEPT_PATIENCE_S, Client, not_accepted
 from tollgate.ingress.door import Door
 from tollgate.ingress.form import parse_form
 from tollgate.ingress.guard import Load, check_body_head
@@ -100,9 +101,10 @@ class Chat:
     async def _seal(self, request: Request, raw: bytes) -> tuple[str, bytes]:
         sealer = self._door.sealer
         try:
-            await sealer.prepare(request.org_id, request.accepted_ms)
+            async with asyncio.timeout(ACCEPT_PATIENCE_S):
+                await sealer.prepare(request.org_id, request.accepted_ms)
             return sealer.seal(request.org_id, request.request_id, raw, request.accepted_ms)
-        except (OSError, LogError):  # a full disk or no broker: nothing has been called or paid for
+        except (OSError, LogError):  # a full disk or no broker, in time: nothing has been called or paid for
             raise not_accepted() from None
 
 

@@ -25,6 +25,7 @@ from tollgate.wire.gemini.array import ArrayWriter
 
 SEND_DEADLINE_S = 30.0  # for one piece of at most SEND_SLICE_BYTES: a client slower than 8 KiB/s is given up
 SEND_SLICE_BYTES = 256 << 10
+ACCEPT_PATIENCE_S = 5.0  # for the log to acknowledge a request; then its client is told to try again
 DEADLINE_GRACE_S = 5.0  # the owner ends a request at its deadline; this much later nothing is expected of it any more
 
 ABORT = "tollgate.abort"  # the server's extension that drops a connection whatever still waits to be sent
@@ -33,6 +34,7 @@ HUNG_UP = "client disconnected"
 TOO_SLOW = "client reads too slowly"
 TOO_LATE = "deadline passed without an end"
 NOT_WHOLE = "a part of the answer was lost"
+NOT_ACKNOWLEDGED = "the log did not acknowledge the request in time"
 NOT_WRITTEN = "the cancellation could not be written"
 
 _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -60,12 +62,15 @@ class Client:
         self._watch: asyncio.Task[object] | None = None
         self._sending = False
         self._cancelled = False
+        self._patience: asyncio.TimerHandle | None = None  # while it is not known whether the log has taken the request
 
     def accept(self, event: RequestAccepted) -> None:
         """Append the event. Its failure, if it fails, is what `serve` raises."""
         key = self._request.org_id.encode()
-        appended = self._door.log.append(REQUESTS, key, encode(event), linger=True)  # the owner's decision follows
+        # the owner's decision follows, so it may linger
+        appended = self._door.log.append(REQUESTS, key, encode(event), linger=True, worth="new")
         asyncio.ensure_future(appended).add_done_callback(self._appended)
+        self._patience = self._loop.call_later(ACCEPT_PATIENCE_S, self._not_accepted)
 
     async def serve(self) -> None:
         """Answer the client; return when the last byte is handed over.
@@ -85,6 +90,7 @@ class Client:
             await self._send(self._formed(event, last=True), more=False)
         finally:
             deadline.cancel()
+            self._end_patience()
             if self._watch is not None:
                 self._watch.cancel()
                 self._watch = None
@@ -150,6 +156,7 @@ class Client:
         self._waiter.give_up(ClientGone(HUNG_UP))
 
     def _appended(self, appended: "asyncio.Future[Position]") -> None:
+        self._end_patience()
         error = None if appended.cancelled() else appended.exception()
         if error is None:
             reached("request.appended")
@@ -157,6 +164,16 @@ class Client:
         self._cancelled = True  # there is nothing to be cancelled
         unknown = Refusal(500, "unknown_outcome", "It is not known whether the request was taken.", type="api_error")
         self._waiter.give_up(not_accepted() if isinstance(error, LogUnavailable) else unknown)
+
+    def _not_accepted(self) -> None:
+        """The log may have taken it all the same: the cancellation lands right behind it, and nothing is called."""
+        self._cancel(NOT_ACKNOWLEDGED)
+        self._waiter.give_up(not_accepted())
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _fell_behind(self) -> None:
         if self._sending:  # else it has not had the time to read
@@ -191,7 +208,7 @@ class Client:
 
 
 def not_accepted() -> Refusal:
-    """The log has not taken the request: nothing has happened, and trying again is safe."""
+    """The log has not taken the request, or it is cancelled: nothing is called for it, and trying again is safe."""
     return Refusal(
         503,
         "log_unavailable",

@@ -123,7 +123,8 @@ class Owner(Writer):
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._room.set()
-        self._succession = Succession(self, world.replies, clock_s=world.clock_s, counts=world.counts)
+        self._hearing_s = world.answering_s or world.clock_s
+        self._succession = Succession(self, world.replies, clock_s=self._hearing_s, counts=world.counts)
         self._silent: dict[str, float] = {}  # ingress → when it was last heard of, where it is another process
         self._resuming: set[asyncio.Task[None]] = set()  # calls in the making
         self._released: asyncio.Future[Position] | None = None  # done when the hand-over is durable
@@ -819,11 +820,11 @@ class Owner(Writer):
     def _heard(self, address: str) -> None:
         """An ingress lives, or has just sent a request."""
         if self._world.shared and address != self._world.address:
-            self._silent[address] = self._world.clock_s()
+            self._silent[address] = self._hearing_s()
 
     def cancel_for_the_silent(self) -> None:
         """Cancel the calls whose ingress has not been heard of for long: their clients are gone with it."""
-        now_s = self._world.clock_s()
+        now_s = self._hearing_s()
         silent = {address for address, heard_s in self._silent.items() if now_s - heard_s > INGRESS_PATIENCE_S}
         for address in silent:
             del self._silent[address]

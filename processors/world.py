@@ -34,4 +34,6 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool = False  # other processes may own partitions and hold clients: the log is Kafka
     counts: Counts = msgspec.field(default_factory=Counts)
     now_ms: Callable[[], int]  # for durations and deadlines; decisions take the log's time
-    clock_s: Callable[[], float] = time.monotonic  # for patience; it goes on while the process is halted
+    clock_s: Callable[[], float] = time.monotonic  # it goes on while the process is halted
+    # For patience with others: it stands still while none of them could be heard. Without it, `clock_s` counts.
+    answering_s: Callable[[], float] | None = None

@@ -47,7 +47,7 @@ class TopicMailbox:
             return
         try:
             event = _written(address, reply, self._sealer)
-            appended = self._log.append(TOPIC, None, encode(event), partition=partition_of(address))
+            appended = self._log.append(TOPIC, None, encode(event), partition=partition_of(address), worth="passing")
         except (LogError, SealError, ValueError) as error:
             log.error("a reply to request %s is lost: %s", reply.request_id, error)
             self._local.dropped["lost"] += 1
@@ -63,7 +63,8 @@ class TopicMailbox:
         if address == self._local.address:
             return self._local.probe(address, request_id, org_id=org_id, epoch=epoch)
         event = ProbeSent(address=address, request_id=request_id, org_id=org_id, epoch=epoch)
-        _ignore_failure(self._log.append(TOPIC, None, encode(event), partition=partition_of(address)))
+        number = partition_of(address)
+        _ignore_failure(self._log.append(TOPIC, None, encode(event), partition=number, worth="passing"))
         return None
 
 
@@ -115,7 +116,7 @@ class ReplyReader:
         beat = encode(IngressBeat(address=self._local.address))
         while True:
             for partition in range(self._log.partitions(REQUESTS)):
-                _ignore_failure(self._log.append(REQUESTS, None, beat, partition=partition))
+                _ignore_failure(self._log.append(REQUESTS, None, beat, partition=partition, worth="new"))
             await asyncio.sleep(BEAT_S)
 
 

@@ -32,7 +32,8 @@ class TopicSeals:
         asyncio.run_coroutine_threadsafe(self._save(seal_id, wrapped), self._loop).result()
 
     async def _save(self, seal_id: str, wrapped: bytes) -> None:
-        await self._log.append(TOPIC, seal_id.encode(), encode(SealMade(seal_id=seal_id, wrapped=wrapped)))
+        made = encode(SealMade(seal_id=seal_id, wrapped=wrapped))
+        await self._log.append(TOPIC, seal_id.encode(), made, worth="new")
         self._wrapped[seal_id] = wrapped
 
     def load(self, seal_id: str) -> bytes | None:

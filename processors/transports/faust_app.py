@@ -5,11 +5,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.tables.manager import TableManager
 from faust.types import TopicT
 from mode import CrashingSupervisor, ServiceT
 
+from tollgate.errors import LogUnavailable
 from tollgate.log import Log
+from tollgate.log.kafka_clients import (
+    CONNECTION_IDLE_S,
+    HEARTBEAT_S,
+    METADATA_AGE_S,
+    REBALANCE_TIMEOUT_S,
+    REQUEST_TIMEOUT_S,
+    SESSION_TIMEOUT_S,
+)
 from tollgate.log.kafka_security import Security
 from tollgate.processors.metrics import Undone
 from tollgate.processors.transports import checkpoint, embedded, kafka
@@ -18,10 +28,6 @@ from tollgate.processors.transports.ownership import OwnedPartitions, Ownership
 from tollgate.processors.transports.safe_commit import SafeCommit
 
 COMMIT_INTERVAL_S = 1.0
-# A call to the broker that takes longer has failed. Kafka's session may not outlast it.
-REQUEST_TIMEOUT_S = 15.0
-SESSION_TIMEOUT_S = 6.0
-HEARTBEAT_INTERVAL_S = 1.5
 MAX_POLL_INTERVAL_S = float(2**31 // 1000 - 1)  # as long as the protocol can say
 
 
@@ -67,9 +73,18 @@ class ProcessorApp(faust.App):
         unfinished = cast(SafeCommit, self.consumer).unfinished()
         return {partition: Undone(*first) for partition, first in unfinished.items()}
 
+    async def start(self) -> None:
+        """See `faust.App.start`. Raises `LogUnavailable` when Kafka does not answer."""
+        try:
+            await super().start()
+        except KafkaError as error:
+            raise LogUnavailable(f"Faust did not reach Kafka: {error!r}") from error
+
     async def until_ready(self) -> None:
         """Return when every partition assigned to this process is taken over. Raises why the app crashed."""
         await self.wait(cast(OwnedPartitions, self.consumer).all_taken.wait())
+        if isinstance(self.crash_reason, KafkaError):
+            raise LogUnavailable(f"Faust has lost Kafka: {self.crash_reason!r}") from self.crash_reason
         if self.crash_reason is not None:
             raise self.crash_reason
 
@@ -99,7 +114,7 @@ def create_faust_app(
     instance: str | None = None,
     name: str = "tollgate",
     session_timeout_s: float = SESSION_TIMEOUT_S,
-    heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S,
+    heartbeat_interval_s: float = HEARTBEAT_S,
 ) -> ProcessorApp:
     """Set a Faust app up on `log`; agents are to be declared before it is started.
 
@@ -135,6 +150,11 @@ def create_faust_app(
         broker_heartbeat_interval=heartbeat_interval_s,
         # Faust's own consumer has nothing to fetch most of the time: only its heartbeat says that the process lives.
         broker_max_poll_interval=MAX_POLL_INTERVAL_S,
+        broker_rebalance_timeout=REBALANCE_TIMEOUT_S,
+        consumer_metadata_max_age_ms=int(METADATA_AGE_S * 1000),
+        consumer_connections_max_idle_ms=int(CONNECTION_IDLE_S * 1000),
         consumer_group_instance_id=instance,
         producer_request_timeout=REQUEST_TIMEOUT_S,
+        producer_metadata_max_age_ms=int(METADATA_AGE_S * 1000),
+        producer_connections_max_idle_ms=int(CONNECTION_IDLE_S * 1000),
     )

@@ -5,11 +5,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 from faust import SASLCredentials, SSLCredentials
 from faust.transport.drivers import TRANSPORTS, aiokafka
 from faust.types import TP
 from faust.types.auth import CredentialsT
+from mode import Service
 
+from tollgate.log.kafka_clients import RETRY_PAUSE_S
 from tollgate.log.kafka_reader import Reader
 from tollgate.log.kafka_security import Security
 from tollgate.processors.transports.batches import BATCH_RECORDS
@@ -20,6 +23,7 @@ SCHEME = "tollgate+kafka"
 # A fetch that finds nothing returns after this long. Kafka answers one request of a connection after the other, so
 # whatever recovery and a take-over ask or seek waits behind it; Faust's own 1.5 s made each start 3 s longer.
 FETCH_WAIT_S = 0.1
+MEMBERSHIP_EVERY_S = 1.0
 
 
 def credentials(security: Security) -> CredentialsT | None:
@@ -57,9 +61,14 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: aiokafka.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        # Faust gives a constant and has no setting for it; the client reads it when it is started.
+        # Faust gives constants and has no settings for these; the client reads them when it is started.
         consumer._fetch_max_wait_ms = int(FETCH_WAIT_S * 1000)
+        consumer._retry_backoff_ms = int(RETRY_PAUSE_S * 1000)
         return consumer
+
+    async def check_membership(self) -> None:
+        """Raise what ended the membership in the group, if something did. In the thread."""
+        self._ensure_consumer()._coordinator.check_errors()
 
 
 class Consumer(OwnedPartitions, aiokafka.Consumer):
@@ -72,6 +81,8 @@ class Consumer(OwnedPartitions, aiokafka.Consumer):
     fetch asks for what is active when it begins, a seek waits for the fetch that is under way, and a fetch that
     has seen a rebalance is thrown away: the seek that follows reads those records again.
     """
+
+    _thread: ConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -102,6 +113,17 @@ class Consumer(OwnedPartitions, aiokafka.Consumer):
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @Service.task
+    async def _watch_membership(self) -> None:
+        """The client pauses after an error that it cannot mend until somebody has seen it, which Faust does not do."""
+        while not self.should_stop:
+            await self.sleep(MEMBERSHIP_EVERY_S)
+            if not self.should_stop:
+                try:
+                    await self._thread.call_thread(self._thread.check_membership)
+                except KafkaError as error:
+                    await self.crash(error)
 
     async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, list[Any]] | None, set[TP] | None]:
         # Faust sleeps for a second where nothing is active; a take-over should be felt at once.

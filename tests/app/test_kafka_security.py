@@ -208,8 +208,9 @@ async def test_rights_that_are_missing_are_told_with_topic_and_operation(broker:
     await broker.grant("almost", Access(topics=topics | {"requests": ("Describe",)}))
     await broker.grant_raw("almost", GROUP, "tollgate", OPERATIONS["Describe"])
 
+    log = await open_log(config_of(broker, "almost"), tmp_path, role="worker", client_id="test")
     with pytest.raises(ConfigError, match="does not allow user 'almost' to do what it must") as caught:
-        await open_log(config_of(broker, "almost"), tmp_path, role="worker", client_id="test")
+        await log.until_open()
 
     _, _, missing = str(caught.value).partition("must: ")
     assert missing.partition(". ")[0] == (

@@ -42,7 +42,10 @@ async def shown(tmp_path):
             assert (await post(gateway.application, secrets.admin_key.reveal(), QUESTION))[0] == 200
             _, ready = await get(gateway.application, "/readyz")
             _, text = await get(gateway.application, "/metrics")
-    assert not_started == (503, b'{"status":"not ready","waiting_for":["the log"],"role":"all"}')
+    assert not_started == (
+        503,
+        b'{"status":"not ready","waiting_for":["the start: the log is being read"],"role":"all"}',
+    )
     families = [family for family in text_string_to_metric_families(text.decode()) if not foreign(family.name)]
     samples = {
         (sample.name, frozenset(sample.labels.items())): sample.value

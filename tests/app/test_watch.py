@@ -24,11 +24,15 @@ class FakeLog:
     def __init__(self) -> None:
         self.tops: dict[str, dict[int, int]] = {"requests": {}, "control": {0: 7}, "replies": {3: 100}}
         self.answers = True
+        self.absent: str | None = None
 
     async def ends(self, topic: str) -> dict[int, int]:
         if not self.answers:
             raise LogUnavailable("nobody is there")
         return self.tops.get(topic, {})
+
+    def waits_for(self) -> str | None:
+        return self.absent
 
     def unacknowledged(self) -> Unacknowledged:
         return Unacknowledged(0, 0, 0.0)
@@ -52,7 +56,7 @@ def started(log: FakeLog, role: str) -> Any:
     control = Control()
     control.offset = 7
     watched: Any = Watch(log, CollectorRegistry(), role=role, control=control, replies=LocalReplies("3/a/x"))  # type: ignore[arg-type]
-    watched.waiting_for.remove("the log")
+    watched.has_started()
     watched.control = control
     return watched
 
@@ -61,15 +65,23 @@ async def problems(watched: Any) -> list[str]:
     return list((await watched.readiness()).waiting_for)
 
 
-async def test_a_process_whose_log_does_not_answer_is_not_ready(monkeypatch: pytest.MonkeyPatch):
+async def test_a_process_whose_log_does_not_answer_is_not_ready_and_does_not_ask_it_anything():
     log = FakeLog()
     watched = started(log, "ingress")
     assert await problems(watched) == []
     log.answers = False
-    assert await problems(watched) == []  # not at the first missed answer
-    monkeypatch.setattr(watch, "MAX_UNHEARD_S", 0.01)
-    await asyncio.sleep(0.02)
-    assert await problems(watched) == ["the log, which has not answered for 0 s"]
+    assert await problems(watched) == [], "not at the first missed answer"
+    log.absent = "the log: it has not answered for 3 s"
+    assert await problems(watched) == watched.not_ready() == ["the log: it has not answered for 3 s"]
+    log.absent = None
+    assert await problems(watched) == watched.not_ready() == []
+
+
+async def test_a_process_that_starts_names_the_log_before_the_rest():
+    log = FakeLog()
+    log.absent = "the log: no broker has answered yet"
+    watched = Watch(log, CollectorRegistry(), role="sink", control=Control(), replies=LocalReplies("3/a/x"))  # type: ignore[arg-type]
+    assert await problems(watched) == [log.absent, watch.START]
 
 
 async def test_a_log_that_hangs_holds_the_probe_up_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch):

@@ -133,10 +133,10 @@ class Client:
         content = raw if raw is not None else b"" if body is None else orjson.dumps(body)
         return await self.call(method, path, self.head(content, headers, more), Connection([content]))
 
-    def begin(self, path: str, body: Any) -> tuple[Connection, "asyncio.Task[Response]"]:
-        """Start a call that the test goes on with by hand."""
+    def begin(self, path: str, body: Any, *, comes: bool = True) -> tuple[Connection, "asyncio.Task[Response]"]:
+        """Start a call that the test goes on with by hand; its body `comes`, or is only announced."""
         content = orjson.dumps(body)
-        connection = Connection([content])
+        connection = Connection([content] if comes else [])
         return connection, asyncio.ensure_future(self.call("POST", path, self.head(content), connection))
 
     def head(

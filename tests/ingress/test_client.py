@@ -21,7 +21,7 @@ from tests.ingress.support import (
     stay_silent,
 )
 from tollgate.errors import AppendUnknown, LogUnavailable
-from tollgate.events import RequestAccepted
+from tollgate.events import CancelRequested, RequestAccepted, decode
 from tollgate.ingress import client as client_module
 from tollgate.replies import MAX_UNREAD_BYTES
 
@@ -205,6 +205,52 @@ async def test_what_cannot_be_written_is_not_accepted(
     response = await gateway.bearer("acme").request("POST", path, BODIES[path])
     assert (response.status, response.headers.get("retry-after")) == (status, retry_after)
     assert response.error["message"]
+
+
+class QuietLog:
+    """Takes what it is given, and acknowledges it or does not."""
+
+    def __init__(self, *, acknowledges: bool) -> None:
+        self.given: list[tuple[Any, ...]] = []
+        self._acknowledges = acknowledges
+
+    def append(self, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
+        self.given.append(args)
+        appended = asyncio.get_running_loop().create_future()
+        if self._acknowledges:
+            appended.set_result(None)
+        return appended
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_what_the_log_does_not_acknowledge_in_time_is_refused_and_cancelled_right_behind(
+    gateway: Gateway, path: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(client_module, "ACCEPT_PATIENCE_S", 0.05)
+    silent = QuietLog(acknowledges=False)
+    object.__setattr__(gateway.door, "log", silent)
+    response = await gateway.bearer("acme").request("POST", path, BODIES[path])
+    assert (response.status, response.headers["retry-after"]) == (503, "1")
+    assert response.error["message"].endswith("so it was not accepted. Try again.")
+    (topic, key, accepted), (cancelled_topic, cancelled_key, cancelled) = silent.given
+    assert (topic, key) == (cancelled_topic, cancelled_key) == ("requests", b"acme"), "one partition, in this order"
+    request, cancel = decode(accepted), decode(cancelled)
+    assert isinstance(request, RequestAccepted) and isinstance(cancel, CancelRequested)
+    assert cancel.request_id == request.request.request_id
+
+
+async def test_what_the_log_has_acknowledged_is_waited_for_as_long_as_it_takes(
+    gateway: Gateway, client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(client_module, "ACCEPT_PATIENCE_S", 0.05)
+    log = QuietLog(acknowledges=True)
+    object.__setattr__(gateway.door, "log", log)
+    connection, call = client.begin(CHAT, OPENAI_BODY)
+    await asyncio.sleep(0.2)
+    connection.hang_up()
+    await call
+    cancel = decode(log.given[1][2])
+    assert isinstance(cancel, CancelRequested) and cancel.reason == "client disconnected"
 
 
 async def test_a_cancellation_that_cannot_be_written_is_counted(gateway: Gateway, client: Client):

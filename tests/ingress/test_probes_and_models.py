@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.ingress.support import CHAT, OPENAI_BODY, Gateway
+from tests.ingress.support import BODIES, CHAT, OPENAI_BODY, Gateway
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/healthz", "/readyz", "/metrics"])
@@ -31,6 +31,21 @@ async def test_a_gateway_that_does_not_know_its_keys_yet_calls_none_of_them_wron
         assert (response.status, response.headers["retry-after"]) == (503, "1")
     missing.clear()
     assert (await gateway.bearer("acme").request("POST", CHAT, OPENAI_BODY)).status == 200
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_while_the_log_does_not_answer_a_request_is_refused_in_its_dialect_before_its_body_is_read(
+    make_gateway: Any, path: str
+):
+    missing = ["the log: it has not answered for 3 s"]
+    gateway = await make_gateway(not_ready=lambda: missing)
+    connection, call = gateway.bearer("acme").begin(path, BODIES[path], comes=False)
+    await connection.started.wait()
+    assert gateway.worker.accepted == []
+    connection.hang_up()
+    response = await call
+    assert (response.status, response.headers["retry-after"]) == (503, "1")
+    assert response.error["message"].startswith("The gateway takes no requests at the moment")
 
 
 async def test_metrics_count_by_route_and_name_nobody(gateway: Gateway):

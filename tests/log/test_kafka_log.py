@@ -49,7 +49,9 @@ async def test_a_scan_ends_behind_offsets_that_hold_no_record(kafka: str, topic:
     await producer.send_and_wait(topic, b"aborted", partition=0)
     await producer.abort_transaction()
     await producer.stop()
-    assert (await log.ends(topic))[0] == 5, "each transaction ends with a marker, which takes an offset"
+    async with asyncio.timeout(10):  # each transaction ends with a marker, which takes an offset, a little later
+        while (await log.ends(topic))[0] != 5:
+            await asyncio.sleep(0.05)
     assert [record.value for record in await read(log, topic)] == [b"first", b"committed"]
     assert (await log.append(topic, b"k", b"last")).offset == 5
 
@@ -100,3 +102,58 @@ async def test_appends_that_nobody_acknowledges_are_unknown_and_end_the_log(
     finally:
         kafka_broker.freeze(False)
     await log.close()
+
+
+@pytest.mark.kafka
+async def test_while_the_broker_does_not_answer_nothing_new_is_taken_and_what_was_taken_lands_afterwards(
+    topic: str, kafka_broker: KafkaBroker
+) -> None:
+    await apply_kafka(kafka_broker.address, declare(topic))
+    log = KafkaLog(kafka_broker.address, declare(topic), client_id="test", patient=True)
+    assert log.waits_for() == "the log: no broker has answered yet"
+    with pytest.raises(LogUnavailable, match="no Kafka broker has answered"):
+        await log.append(topic, b"k", b"too early")
+    await log.until_open()
+    await log.append(topic, b"k", b"before")
+    following = log.follow(topic, {0: 0})
+    assert [record.value for record in await anext(following)] == [b"before"]
+    kafka_broker.freeze(True)
+    try:
+        async with asyncio.timeout(10):
+            while log.waits_for() is None:  # noticed though nobody appends
+                await asyncio.sleep(0.05)
+        with pytest.raises(LogUnavailable, match="has not answered for"):
+            await log.append(topic, b"k", b"new", worth="new")
+        kept = log.append(topic, b"k", b"kept")
+        asked = asyncio.ensure_future(log.ends(topic))
+        done, _ = await asyncio.wait({kept, asked}, timeout=0.5)
+        assert not done
+    finally:
+        kafka_broker.freeze(False)
+    async with asyncio.timeout(20):
+        assert (await kept).offset == 1
+        assert [record.value for record in await anext(following)] == [b"kept"]
+        assert (await asked)[0] in (1, 2)
+        while log.waits_for() is not None:
+            await asyncio.sleep(0.05)
+    await following.aclose()
+    await log.close()
+
+
+@pytest.mark.kafka
+async def test_a_log_that_is_closed_while_nobody_acknowledges_says_so_in_the_end(
+    topic: str, kafka_broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT_S", 0.5)
+    await apply_kafka(kafka_broker.address, declare(topic))
+    log = await KafkaLog.connect(kafka_broker.address, declare(topic), client_id="test")
+    await log.append(topic, b"k", b"before")
+    kafka_broker.freeze(True)
+    try:
+        waiting = log.append(topic, b"k", b"waiting")
+        with pytest.raises(AppendUnknown, match="1 records were given up"):
+            await log.close()
+        with pytest.raises(AppendUnknown):
+            await waiting
+    finally:
+        kafka_broker.freeze(False)

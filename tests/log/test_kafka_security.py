@@ -19,9 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.secure_kafka import Authority
 from tollgate.errors import ConfigError, LogUnavailable
 from tollgate.log import kafka_access
+from tollgate.log.kafka import KafkaLog
 from tollgate.log.kafka_access import UNTOLD, Access, check_access, explained, not_in
 from tollgate.log.kafka_security import Security
 from tollgate.secret import Secret
+from tollgate.topics import Topics
 
 HANG_UP_S = 10.0  # asyncio and uvloop would give up after 30
 
@@ -165,7 +167,7 @@ async def test_the_exposure_is_one_warning(caplog, monkeypatch):
     monkeypatch.setattr(kafka_access, "TIMEOUT_S", 0.01)
 
     with pytest.raises(LogUnavailable):
-        await check_access("192.0.2.1:9092", Security(), Access(), client_id="test")  # an address that nobody has
+        await KafkaLog.connect("192.0.2.1:9092", Topics(topics={}), client_id="test")  # an address that nobody has
 
     (warning,) = caplog.records
     assert (warning.name, warning.levelname) == ("tollgate", "WARNING")

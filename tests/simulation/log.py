@@ -157,6 +157,7 @@ class ProcessLog:
         partition: int | None = None,
         headers: Headers = (),
         linger: bool = False,
+        worth: str = "kept",
     ) -> "asyncio.Future[Position]":
         future: asyncio.Future[Position] = self._loop.create_future()
         if not self._process.alive:

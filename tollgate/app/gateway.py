@@ -103,7 +103,7 @@ class Gateway:
 
     def not_ready(self) -> Sequence[str]:
         """What a new request would wait for; nothing when it may come."""
-        return self._watch.waiting_for
+        return self._watch.not_ready()
 
     def discourage_new(self, reason: str) -> None:
         """Be no longer ready, and take what is sent here all the same: a balancer has not noticed yet."""
@@ -128,6 +128,7 @@ class Gateway:
         """Run the stages; on leaving, requests under way are ended and the books written."""
         async with AsyncExitStack() as stack:
             beside = stack.enter_async_context
+            await self.log.until_open()
             await beside(self._always(self._log_failed(), "the log"))
             await beside(self._always(self._maintain(), "maintenance"))
             if self._seals is not None:
@@ -160,7 +161,7 @@ class Gateway:
                     )
                 )
                 self._watch.worker_runs(running)
-            self._watch.waiting_for.remove("the log")
+            self._watch.has_started()
             yield
 
     async def _start_sink(self, stack: AsyncExitStack) -> None:
@@ -168,6 +169,7 @@ class Gateway:
         at_work = partial(setattr, self._watch, "sink")
         if isinstance(self.log, KafkaLog):
             election = await stack.enter_async_context(self.log.standing(SINKS))
+            await stack.enter_async_context(self._always(election.hold(), "the election of the sink"))
             sink = sinking_if_elected(self.log, self._data, election, self._fatal, at_work)
         else:
             sink = sinking(self.log, self._data, self._fatal, at_work)
@@ -195,6 +197,7 @@ class Gateway:
             draw=random.random,
             now_ms=wall_clock_ms,
             count_tokens=counter.count,
+            answering_s=self.log.answering_s,
             shared=not self._config.log.embedded,
         )
 

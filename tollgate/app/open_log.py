@@ -10,10 +10,9 @@ LOG_FOLDER = "log"  # of the data folder; the embedded log lies in it
 
 
 async def open_log(config: Config, data: Path, *, role: str, client_id: str) -> WritableLog:
-    """The log to be written by a process of the role.
+    """The log to be written by a process of the role; on Kafka it may have to be waited for (`until_open`).
 
-    Raises `LogLocked` when another process writes the embedded one, `ConfigError` when Kafka refuses something that the
-    role needs.
+    Raises `LogLocked` when another process writes the embedded one.
     """
     topics = load_topics()
     if config.log.embedded:
@@ -24,8 +23,8 @@ async def open_log(config: Config, data: Path, *, role: str, client_id: str) -> 
     from tollgate.log.kafka import KafkaLog
 
     brokers = ",".join(config.log.bootstrap_servers)
-    return await KafkaLog.connect(
-        brokers, topics, client_id=client_id, security=config.log.security, access=access_of(role)
+    return KafkaLog(
+        brokers, topics, client_id=client_id, security=config.log.security, access=access_of(role), patient=True
     )
 
 

@@ -16,13 +16,15 @@ import uvicorn
 import uvloop
 
 from tollgate.app.gateway import Role, open_gateway
+from tollgate.app.logs import log_to_stderr
 from tollgate.config import Config
-from tollgate.errors import ConfigError
+from tollgate.errors import ConfigError, LogUnavailable
 from tollgate.ingress.server import server_config
 from tollgate.secret import ADMIN_KEY_FILE, Secrets
 
 GRACE_S = 5
 STOPPING = "the end: this process is stopping"
+LAST_S = 30.0  # beyond the drain: for the sink to write, the log to acknowledge, and Faust to end
 RESTART = 75  # EX_TEMPFAIL of sysexits.h: what is true stands in the log, so read it again
 
 # How many more objects there must be than at the last collection of the youngest for the next one; how many of those
@@ -34,7 +36,7 @@ log = logging.getLogger("tollgate")
 
 def run(config: Config, *, data: Path, role: Role, host: str, port: int, instance: str, secrets: Secrets) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     return uvloop.run(_serve(config, role=role, data=data, host=host, port=port, instance=instance, secrets=secrets))
 
 
@@ -46,16 +48,24 @@ async def _serve(
 
         loop = asyncio.get_running_loop()
         leaving: asyncio.TimerHandle | None = None
+        starting = asyncio.current_task()  # until everything runs
 
         def stop() -> None:
             gateway.refuse_new(STOPPING)
             server.should_exit = True
+            if starting is not None:
+                starting.cancel()
             loop.call_later(config.server.drain_s, gateway.interrupt)
+            # what is not written by then waits for a log that does not answer
+            last_s = config.server.drain_s + LAST_S
+            loop.call_later(last_s, _die, f"the process has not come to its end in {last_s:.0f} s")
 
         def leave() -> None:
-            """At the first signal, or at once at a second one."""
+            """At the first signal; at once at a second one, or while nobody was let in yet."""
             nonlocal leaving
-            if leaving is not None:
+            if starting is not None:
+                stop()
+            elif leaving is not None:
                 leaving.cancel()
                 stop()
             else:
@@ -65,13 +75,23 @@ async def _serve(
         with _on_signal(leave):
             serving = asyncio.create_task(server.serve())
             await server.listening(serving)
-            async with gateway.started():
-                with _little_garbage():
-                    if role in ("all", "ingress"):
-                        _greet(server.url, config, data)
-                    else:
-                        print(f"tollgate {role} is ready; probes at {server.url}/readyz", flush=True)
-                    await serving
+            try:
+                async with gateway.started():
+                    starting = None
+                    with _little_garbage():
+                        if role in ("all", "ingress"):
+                            _greet(server.url, config, data)
+                        else:
+                            print(f"tollgate {role} is ready; probes at {server.url}/readyz", flush=True)
+                        await serving
+            except LogUnavailable as error:
+                _die(f"the log was lost: {error}")
+            except asyncio.CancelledError:
+                if not server.should_exit:
+                    raise
+            finally:
+                server.should_exit = True
+                await serving
     return 0
 
 

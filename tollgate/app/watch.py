@@ -26,7 +26,8 @@ from tollgate.sinks.sink import Sink
 # Beyond this, a process is not ready: others should be asked, where there are others.
 MAX_QUEUE_AGE_S = 10.0  # of the oldest event that a worker has not decided
 MAX_UNREAD_REPLIES = 5_000  # of an ingress's partition
-MAX_UNHEARD_S = 10.0  # of a log that does not answer
+
+START = "the start: the log is being read"
 
 
 class Watch:
@@ -35,8 +36,8 @@ class Watch:
     def __init__(
         self, log: WritableLog, registry: CollectorRegistry, *, role: str, control: Control, replies: LocalReplies
     ) -> None:
-        self.waiting_for = ["the log"]
-        """What a new request would wait for; nothing when it may come."""
+        self.waiting_for = [START]
+        """What a new request would wait for, beside a log that does not answer."""
         self.leaving: list[str] = []
         """Why new requests should be sent elsewhere, though they are taken; nothing while they are welcome."""
         self.reader: ReplyReader | None = None
@@ -44,12 +45,22 @@ class Watch:
         self.sink: Sink | None = None  # at work here
         self.stands_for_sink = False
         self.ends = Ends(log, tuple(dict.fromkeys((REQUESTS, CONTROL, REPLIES, *PROJECTED))))
+        self._log = log
         self._registry = registry
         self._role = role
         self._control = control
         registry.register(_ProcessMetrics(self, log, role=role, control=control, replies=replies))
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
+
+    def has_started(self) -> None:
+        """Every stage of the process runs."""
+        self.waiting_for.remove(START)
+
+    def not_ready(self) -> Sequence[str]:
+        """What a new request would wait for; nothing when it may come. Costs next to nothing: each request asks."""
+        absent = self._log.waits_for()
+        return self.waiting_for if absent is None else [absent, *self.waiting_for]
 
     def worker_runs(self, processors: Processors) -> None:
         """The worker of this process has taken its partitions over."""
@@ -65,11 +76,10 @@ class Watch:
 
     async def readiness(self) -> Readiness:
         """Whether requests should be sent here, or else what it waits for; and what the process does."""
-        await self.ends.refresh()
         doing: dict[str, object] = {"role": self._role}
-        waiting_for = [*self.waiting_for, *self.leaving]
+        waiting_for = [*self.not_ready(), *self.leaving]
         if not waiting_for:
-            waiting_for += self._log_problems()
+            await self.ends.refresh()
             if self.reader is not None:
                 waiting_for += self._ingress_problems(self.reader)
             if self.processors is not None:
@@ -78,10 +88,6 @@ class Watch:
             if self.stands_for_sink:
                 doing["sink"] = "elected" if self.sink is not None else "standing by"
         return Readiness(waiting_for, doing)
-
-    def _log_problems(self) -> Sequence[str]:
-        unheard_s = self.ends.age_s
-        return [f"the log, which has not answered for {unheard_s:.0f} s"] if unheard_s > MAX_UNHEARD_S else []
 
     def _ingress_problems(self, reader: ReplyReader) -> Iterator[str]:
         unread = self.ends.of(REPLIES).get(reader.partition, 0) - reader.position
@@ -115,7 +121,9 @@ class _ProcessMetrics(Collector):
         info = GaugeMetricFamily("tollgate_info", "1; the labels say what runs.", labels=("role", "version"))
         info.add_metric((self._role, version("tollgate")), 1)
         yield info
-        yield GaugeMetricFamily("tollgate_ready", "1 once it has started and until it stops.", not watch.waiting_for)
+        yield GaugeMetricFamily(
+            "tollgate_ready", "1 once it has started and until it stops, while the log answers.", not watch.not_ready()
+        )
         records, size, oldest_s = self._log.unacknowledged()
         yield GaugeMetricFamily("tollgate_log_unacknowledged_records", "Appends not known to be durable.", records)
         yield GaugeMetricFamily("tollgate_log_unacknowledged_bytes", "Their bytes in memory.", size)

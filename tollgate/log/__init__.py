@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tollgate.errors import LogError
+from tollgate.log.reach import Worth
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -55,11 +56,14 @@ class Log(Protocol):
         partition: int | None = None,
         headers: Headers = (),
         linger: bool = False,
+        worth: Worth = "kept",
     ) -> Awaitable[Position]:
         """Take the record at once and return a future that is done when it is durable.
 
         Appends to one partition land in the order of the calls, whether awaited or not. A record may `linger` when
         nobody waits until it is durable: it need not be written before others that are, and costs no write of its own.
+        What may wait while the log does not answer is bounded, by what a record is worth: one that is `new` is refused
+        as soon as the log is behind, one that is of use only in `passing` when much waits already.
         The future is an `asyncio.Future`: callbacks may be added. It fails with
         `LogUnavailable` when nothing was appended, `AppendUnknown` when nobody can know.
         """
@@ -115,4 +119,16 @@ class WritableLog(Log, Protocol):
 
     def unacknowledged(self) -> Unacknowledged:
         """What was appended and is not known to be durable. For probes and metrics: it looks at everything queued."""
+        ...
+
+    async def until_open(self) -> None:
+        """Return when the log can be used, however long that takes. Raises `ConfigError` when it never will be."""
+        ...
+
+    def waits_for(self) -> str | None:
+        """What somebody new would wait for, in words for anybody; None while the log answers."""
+        ...
+
+    def answering_s(self) -> float:
+        """A clock in seconds that stands still while the log does not answer: nobody can be heard meanwhile."""
         ...

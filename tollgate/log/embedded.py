@@ -25,6 +25,7 @@ from tollgate.topics import Topics
 
 from . import Headers, Position, Record, Unacknowledged, compaction
 from .partitioner import partition_of
+from .reach import Queue, Worth
 from .storage import OFFSET_BITS, Durability, Storage, Stored, pack_headers
 from .worker import Worker
 
@@ -111,6 +112,7 @@ class EmbeddedReader:
         partition: int | None = None,
         headers: Headers = (),
         linger: bool = False,
+        worth: Worth = "kept",
     ) -> "asyncio.Future[Position]":
         """Raise `UsageError`."""
         raise UsageError(f"{self._folder}: this log is open for reading only")
@@ -265,8 +267,7 @@ class EmbeddedLog(EmbeddedReader):
         self._lingers = True  # the group holds nothing but records that may wait
         self._linger_ends: asyncio.TimerHandle | None = None
         self._listeners: dict[str, Callable[[int], None]] = {}
-        self._queued_records = 0
-        self._queued_bytes = 0
+        self._queue = Queue()
         # Every record in memory, oldest first, as the partition in whose tail it is, with its weight.
         self._tail_order: deque[tuple[_Partition, int]] = deque()
         self._tail_bytes = 0
@@ -317,6 +318,7 @@ class EmbeddedLog(EmbeddedReader):
         partition: int | None = None,
         headers: Headers = (),
         linger: bool = False,
+        worth: Worth = "kept",
     ) -> "asyncio.Future[Position]":
         """See `Log.append`. A record without key or partition goes to partition 0."""
         partitions = self._of(topic)
@@ -326,14 +328,14 @@ class EmbeddedLog(EmbeddedReader):
             target = self._partition(topic, partition)
         future: asyncio.Future[Position] = self._loop.create_future()
         size = (len(key) if key else 0) + (len(value) if value else 0)
-        refusal = self._refusal or self._no_room(topic, size)
+        weight = size + _RECORD_OVERHEAD
+        refusal = self._refusal or self._no_room(topic, size, worth, weight)
         if refusal is not None:
             future.set_exception(refusal)
             return future
         packed = pack_headers(headers)
-        weight = size + _RECORD_OVERHEAD
-        self._queued_records += 1
-        self._queued_bytes += weight
+        self._queue.records += 1
+        self._queue.bytes += weight
         offset = target.next
         target.next = offset + 1
         target.last_ms = timestamp_ms = max(target.last_ms, self._clock_ms())
@@ -357,7 +359,7 @@ class EmbeddedLog(EmbeddedReader):
         """See `WritableLog.unacknowledged`."""
         waiting = self._writing or self._gathering
         oldest_ms = self._clock_ms() - waiting[0][2].timestamp_ms if waiting else 0
-        return Unacknowledged(self._queued_records, self._queued_bytes, max(0, oldest_ms) / 1000)
+        return Unacknowledged(self._queue.records, self._queue.bytes, max(0, oldest_ms) / 1000)
 
     def listen(self, topic: str, listener: Callable[[int], None]) -> None:
         """Call `listener(partition)` at each append to the topic from now on; `tail` has it before it is durable.
@@ -414,13 +416,24 @@ class EmbeddedLog(EmbeddedReader):
         for partition in self._compactable():
             await self._compact(partition, now_ms)
 
+    async def until_open(self) -> None:
+        """See `WritableLog.until_open`: it is."""
+
+    def waits_for(self) -> str | None:
+        """See `WritableLog.waits_for`: a disk that does not answer is not told from one that is slow."""
+        return None
+
+    def answering_s(self) -> float:
+        """See `WritableLog.answering_s`."""
+        return time.monotonic()
+
     async def close(self) -> None:
         """Write what was appended, then release everything; appends from now on are refused."""
         if self._closed:
             return
         if self._refusal is None:
             self._refusal = LogUnavailable("the log is closed")
-        if self._queued_records and not self.failed.done():
+        if self._queue.records and not self.failed.done():
             self._drained = self._loop.create_future()
             self._end_linger()
             await self._drained
@@ -430,12 +443,12 @@ class EmbeddedLog(EmbeddedReader):
         self._writes.stop()
         os.close(self._lock)
 
-    def _no_room(self, topic: str, size: int) -> LogUnavailable | None:
+    def _no_room(self, topic: str, size: int, worth: Worth, weight: int) -> LogUnavailable | None:
         largest = self._largest[topic]
         if size > largest:
             return LogUnavailable(f"'{topic}' takes records of up to {largest} bytes; this one has {size}")
-        if self._queued_records >= QUEUE_RECORDS or self._queued_bytes + size > QUEUE_BYTES:
-            return LogUnavailable(f"{self._queued_records} records already wait to be written to {self._folder}")
+        if not self._queue.has_room(worth, weight, max_records=QUEUE_RECORDS, max_bytes=QUEUE_BYTES):
+            return LogUnavailable(f"{self._queue.records} records already wait to be written to {self._folder}")
         return None
 
     def _flush(self) -> None:
@@ -466,17 +479,17 @@ class EmbeddedLog(EmbeddedReader):
             partition.end = record.offset + 1
             self._tail_order.append((partition, weight))
             self._tail_bytes += weight
-            self._queued_bytes -= weight
+            self._queue.bytes -= weight
             if not future.done():
                 future.set_result(Position(record.partition, record.offset, record.timestamp_ms))
-        self._queued_records -= len(written)
+        self._queue.records -= len(written)
         while self._tail_bytes > TAIL_BYTES:
             oldest, weight = self._tail_order.popleft()
             oldest.tail.popleft()
             self._tail_bytes -= weight
         self._news += 1
         self._announce({partition.topic for _, partition, _, _ in written})
-        if self._drained is not None and not self._queued_records:
+        if self._drained is not None and not self._queue.records:
             self._drained.set_result(None)
 
     def _announce(self, topics: Iterable[str]) -> None:

@@ -6,65 +6,55 @@ is under way the next one gathers. Timestamps are the broker's (`message.timesta
 
 import asyncio
 import contextlib
+import logging
+import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-from tollgate.errors import (
-    AppendUnknown,
-    ConfigError,
-    LogError,
-    LogUnavailable,
-    OutOfRange,
-    UsageError,
-)
+from tollgate.errors import AppendUnknown, ConfigError, LogError, LogUnavailable, UsageError
 from tollgate.topics import Topics
 
-from . import Headers, Position, Record, Unacknowledged
-from .kafka_access import Access, check_access
+from . import Headers, Position, Unacknowledged
+from .kafka_access import Access, check_access, warn_of_exposure
+from .kafka_clients import connection_options, new_producer
 from .kafka_election import Election, standing
-from .kafka_fetch import LeftToTheConsumer, fetch
-from .kafka_reader import FETCH_WAIT_S, READ_BYTES, Reader, new_consumer, out_of_range, record_of
+from .kafka_reading import KafkaReading
 from .kafka_security import Security
 from .partitioner import partition_of
+from .reach import Queue, Reach, Worth, pause_s
 
 # What may wait for acknowledgement; beyond it an append is refused. All of it fits into one request to the broker,
 # which takes 100 MiB (socket.request.max.bytes).
 QUEUE_RECORDS = 16_384
 QUEUE_BYTES = 64 << 20
-# A batch takes further records up to here; a larger record has a batch of its own.
-BATCH_BYTES = 256 << 10
 # What the broker's limit on a batch counts beyond key, value and headers of its one record, at most.
 BATCH_OVERHEAD = 160
-# One read.
-READ_ROWS = 1_000
 
-CONNECT_TIMEOUT_S = 30.0
-REQUEST_TIMEOUT_S = 15.0
-# aiokafka repeats an idempotent request for ever. Two requests' time outlasts the election of a new leader.
-APPEND_TIMEOUT_S = 30.0
-WATCH_EVERY_S = 1.0
+CONNECT_TIMEOUT_S = 10.0
+# An idempotent producer may repeat an append for as long as the broker remembers its last ones (a day:
+# producer.id.expiration.ms). So an outage is sat out, up to here.
+APPEND_TIMEOUT_S = 3_600.0
+WATCH_EVERY_S = 0.25
+# So often the leaders are asked something, for their silence to be noticed while nobody appends.
+ASK_EVERY_S = 0.5
+INQUIRE_EVERY_S = 10.0  # why a log does not answer is found out and said
 # How long a record that may linger waits for one that may not.
 LINGER_S = 0.05
 CLOSE_TIMEOUT_S = 10.0
-# A scan gives up when it got nowhere for so long.
-SCAN_STALL_S = 60.0
 
 _RECORD_OVERHEAD = 300
 
-Answer = TypeVar("Answer")
-
-
 IMPORT_TOPIC = "tollgate-import-"  # and what tells the archive: there as long as history is being imported
 ELECTION_TOPIC = "control"  # it has one partition, as an election must; nothing is read of it
+
+log = logging.getLogger("tollgate")
 
 
 @dataclass(slots=True)
@@ -87,46 +77,11 @@ class _Partition:
     last_ms: int = 0
 
 
-class KafkaLog:
-    """A log on a Kafka cluster. Satisfies `Log`; belongs to the loop that connected it."""
+class KafkaLog(KafkaReading):
+    """A log on a Kafka cluster. Satisfies `WritableLog`; belongs to the loop that made it."""
 
     def __init__(
         self,
-        brokers: str,
-        topics: Topics,
-        *,
-        options: Mapping[str, Any],
-        append_timeout_s: float,
-        producer: Any,
-        asker: Any,
-    ) -> None:
-        """Use `KafkaLog.connect`."""
-        self._brokers = brokers
-        self._topics = topics
-        self._options = options
-        self._append_timeout_s = append_timeout_s
-        self._producer = producer
-        self._asker = asker
-        self._loop = asyncio.get_running_loop()
-        self._partitions = {
-            topic.name: [_Partition(topic.name, number) for number in range(topic.partitions)] for topic in topics
-        }
-        self._consumers: set[Any] = set()
-        self._queued_records = 0
-        self._queued_bytes = 0
-        self._due: deque[_Partition] = deque()
-        self._news = asyncio.Event()
-        self._lingering: dict[_Partition, None] = {}  # what waits for something that cannot
-        self._linger_ends: asyncio.TimerHandle | None = None
-        self._drained: asyncio.Future[None] | None = None
-        self._refusal: LogError | None = None
-        self.failed: asyncio.Future[LogError] = self._loop.create_future()
-        """Done, with the error as its result, once an append's outcome is unknown: the process must start again."""
-        self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._watch())]
-
-    @classmethod
-    async def connect(
-        cls,
         brokers: str,
         topics: Topics,
         *,
@@ -134,54 +89,111 @@ class KafkaLog:
         security: Security | None = None,
         access: Access | None = None,
         read_only: bool = False,
+        patient: bool = False,
         append_timeout_s: float = APPEND_TIMEOUT_S,
         while_importing: bool = False,
-    ) -> "KafkaLog":
-        """Connect to `brokers` ("host:port,host:port"), where the client must be allowed all of `access`.
+    ) -> None:
+        """A log that is not connected: appends are refused, and nothing can be read before it is open.
 
-        `read_only` asks for no right to write; appends are refused. Raises `LogUnavailable` when no broker answers,
-        `ConfigError` when one refuses this client, a declared topic is missing or has another number of partitions, or
-        history is being imported (unless `while_importing`).
+        `read_only` asks for no right to write. `patient`: reading waits for a broker that is away. `while_importing`:
+        history may be in the middle of being imported.
         """
-        security, access = security or Security(), access or Access()
-        # Topics are counted below; without this right they would seem to be missing.
+        super().__init__(brokers, topics, patient=patient)
+        self._topics = topics
+        self._client_id = client_id
+        self._security = security or Security()
+        # Topics are counted when it opens; without this right they would seem to be missing.
+        access = access or Access()
         described = {topic.name: access.topics.get(topic.name, ("Describe",)) for topic in topics}
-        await check_access(brokers, security, msgspec.structs.replace(access, topics=described), client_id=client_id)
-        options = {
-            "bootstrap_servers": brokers,
-            "client_id": client_id,
-            "request_timeout_ms": int(REQUEST_TIMEOUT_S * 1000),
-            **security.options(),
+        self._access = msgspec.structs.replace(access, topics=described)
+        self._read_only = read_only
+        self._while_importing = while_importing
+        self._append_timeout_s = append_timeout_s
+        self._producer: Any = None
+        self._loop = asyncio.get_running_loop()
+        self._partitions = {
+            topic.name: [_Partition(topic.name, number) for number in range(topic.partitions)] for topic in topics
         }
-        producer = AIOKafkaProducer(
-            acks="all", enable_idempotence=not read_only, linger_ms=0, max_batch_size=BATCH_BYTES, **options
-        )
-        asker = new_consumer(options)
+        self._queue = Queue()
+        self._reach = Reach(time.monotonic())
+        self._asked_s: float | None = None  # the oldest question to the leaders without an answer
+        self._due: deque[_Partition] = deque()
+        self._news = asyncio.Event()
+        self._lingering: dict[_Partition, None] = {}  # what waits for something that cannot
+        self._linger_ends: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._refusal: LogError | None = LogUnavailable(f"no Kafka broker has answered at {brokers} yet")
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failed: asyncio.Future[LogError] = self._loop.create_future()
+        """Done, with the error as its result, once an append's outcome is unknown: the process must start again."""
+
+    @classmethod
+    async def connect(cls, brokers: str, topics: Topics, **options: Any) -> "KafkaLog":
+        """A log that is open; `options` are those of the class. Raises what `open` does."""
+        opened = cls(brokers, topics, **options)
+        warn_of_exposure(brokers, opened._security)
+        await opened.open()
+        return opened
+
+    async def open(self) -> None:
+        """Connect to the brokers ("host:port,host:port"), where the client must be allowed all that it is going to do.
+
+        Raises `LogUnavailable` when no broker answers, `ConfigError` when one refuses this client, a declared topic is
+        missing or has another number of partitions, or history is being imported.
+        """
+        await check_access(self._brokers, self._security, self._access, client_id=self._client_id)
+        options = connection_options(self._brokers, client_id=self._client_id, security=self._security)
+        producer = new_producer(options, idempotent=not self._read_only, patience_s=self._append_timeout_s)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await producer.start()
-                await asker.start()
                 cluster = await producer.client.fetch_all_metadata()
-                _check_counts(topics, cluster, brokers)
-                if not while_importing:
-                    _check_whole(cluster, brokers)
+                _check_counts(self._topics, cluster, self._brokers)
+                if not self._while_importing:
+                    _check_whole(cluster, self._brokers)
+                await self.open_reader(options)
         except BaseException as error:
             await producer.stop()
-            await asker.stop()
             if isinstance(error, KafkaError | TimeoutError):
-                raise LogUnavailable(f"no Kafka broker answers at {brokers}: {error}") from error
+                raise LogUnavailable(f"no Kafka broker answers at {self._brokers}: {error}") from error
             raise
-        log = cls(
-            brokers,
-            topics,
-            options=options,
-            append_timeout_s=append_timeout_s,
-            producer=producer,
-            asker=asker,
-        )
-        if read_only:
-            log._refusal = LogUnavailable("the log was opened to be read")
-        return log
+        self._producer = producer
+        if self._read_only:
+            self._refusal = LogUnavailable("the log was opened to be read")
+            return
+        self._refusal = None
+        works = (self._send(), self._watch(), self._ask_often(), self._inquire())
+        self._tasks = [asyncio.create_task(work) for work in works]
+
+    async def until_open(self) -> None:
+        """See `WritableLog.until_open`. Says in the process's log what is waited for, when that changes."""
+        warn_of_exposure(self._brokers, self._security)
+        failures, said = 0, ""
+        while True:
+            try:
+                await self.open()
+            except LogUnavailable as error:
+                failures += 1
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("%s; waiting for it", said)
+                await asyncio.sleep(pause_s(failures, random.random()))  # noqa: S311
+            else:
+                if failures:
+                    log.warning("Kafka at %s answers", self._brokers)
+                return
+
+    def waits_for(self) -> str | None:
+        """See `WritableLog.waits_for`."""
+        if self._producer is None:
+            return "the log: no broker has answered yet"
+        if self._reach.behind:
+            return f"the log: it has not answered for {self._reach.silent_s:.0f} s"
+        return None
+
+    def answering_s(self) -> float:
+        """See `WritableLog.answering_s`."""
+        return self._reach.answering_s(time.monotonic())
 
     def append(
         self,
@@ -192,14 +204,15 @@ class KafkaLog:
         partition: int | None = None,
         headers: Headers = (),
         linger: bool = False,
+        worth: Worth = "kept",
     ) -> "asyncio.Future[Position]":
         """See `Log.append`. A record without key or partition goes to partition 0."""
-        partitions = self._of(topic)
-        target = self._partition(topic, partition_of(key, len(partitions)) if partition is None else partition)
+        target = self._partition(topic, self._number(topic, key) if partition is None else partition)
         future: asyncio.Future[Position] = self._loop.create_future()
         size = (len(key) if key else 0) + (len(value) if value else 0)
         size += sum(len(name) + len(content or b"") + 10 for name, content in headers)
-        refusal = self._refusal or self._no_room(topic, size)
+        weight = size + _RECORD_OVERHEAD
+        refusal = self._refusal or self._too_large(topic, size) or self._no_room(worth, weight)
         if refusal is not None:
             future.set_exception(refusal)
             return future
@@ -209,11 +222,10 @@ class KafkaLog:
             batch = _Batch(self._producer.create_batch(), since=time.monotonic())
             batch.builder.append(**record)
             target.waiting.append(batch)
-        weight = size + _RECORD_OVERHEAD
         batch.futures.append(future)
         batch.size += weight
-        self._queued_records += 1
-        self._queued_bytes += weight
+        self._queue.records += 1
+        self._queue.bytes += weight
         if linger:
             self._lingering[target] = None
             if self._linger_ends is None:
@@ -225,131 +237,67 @@ class KafkaLog:
 
     def partition_for(self, topic: str, key: bytes) -> int:
         """The partition that `append` chooses for this key."""
-        return partition_of(key, self.partitions(topic))
-
-    def partitions(self, topic: str) -> int:
-        """How many partitions the topic has."""
-        return len(self._of(topic))
-
-    async def follow(self, topic: str, offsets: Mapping[int, int]) -> AsyncIterator[Sequence[Record]]:
-        """See `Log.follow`."""
-        positions = {TopicPartition(topic, self._partition(topic, n).number): at for n, at in offsets.items()}
-        async with self._reading(positions) as consumer:
-            while True:
-                batches = await consumer.getmany(timeout_ms=int(FETCH_WAIT_S * 1000), max_records=READ_ROWS)
-                for records in batches.values():
-                    yield [record_of(record) for record in records]
-
-    async def scan(
-        self, topic: str, partition: int, start: int, end: int | None = None
-    ) -> AsyncIterator[Sequence[Record]]:
-        """See `Log.scan`."""
-        source = TopicPartition(topic, self._partition(topic, partition).number)
-        last = (await self._ask(self._asker.end_offsets([source])))[source]
-        end = last if end is None else min(end, last)
-        if start > last:
-            raise OutOfRange(f"{topic}/{partition}: offset {start} is not in the log, which ends at {last}")
-        if start >= end:
-            return
-        try:
-            async for records in fetch(self._options, source, start, end, max_bytes=READ_BYTES):
-                start = records[-1].offset + 1
-                for first in range(0, len(records), READ_ROWS):
-                    yield records[first : first + READ_ROWS]
-        except LeftToTheConsumer as rest:
-            async for records in self._scan(source, max(start, rest.offset), end):
-                yield records
-        except OffsetOutOfRangeError as error:
-            raise out_of_range(error) from None
-        except KafkaError as error:
-            raise self._unavailable(error) from error
-
-    async def _scan(self, source: TopicPartition, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
-        """Read by the consumer, record by record."""
-        async with self._reading({source: start}) as consumer:
-            moved_at = time.monotonic()
-            # By position, for the last offsets may hold nothing: transaction markers, or what compaction took.
-            while start < end:
-                batches = await consumer.getmany(timeout_ms=int(FETCH_WAIT_S * 1000), max_records=READ_ROWS)
-                records = [record_of(record) for record in batches.get(source, ()) if record.offset < end]
-                before, start = start, await consumer.position(source)
-                if start != before:
-                    moved_at = time.monotonic()
-                elif time.monotonic() - moved_at > SCAN_STALL_S:
-                    raise LogUnavailable(f"{source.topic}/{source.partition}: nothing came after offset {start}")
-                if records:
-                    yield records
-
-    async def ends(self, topic: str) -> dict[int, int]:
-        """See `Log.ends`."""
-        found = await self._ask(self._asker.end_offsets(self._all(topic)))
-        return {source.partition: offset for source, offset in found.items()}
-
-    async def starts(self, topic: str) -> dict[int, int]:
-        """See `Log.starts`; what compaction removed does not move the start."""
-        found = await self._ask(self._asker.beginning_offsets(self._all(topic)))
-        return {source.partition: offset for source, offset in found.items()}
-
-    async def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int:
-        """See `Log.offset_at`."""
-        source = TopicPartition(topic, self._partition(topic, partition).number)
-        found = (await self._ask(self._asker.offsets_for_times({source: max(timestamp_ms, 0)})))[source]
-        if found is None:
-            found = await self._ask(self._asker.end_offsets([source]))
-            return int(found[source])
-        return int(found.offset)
+        return self._number(topic, key)
 
     def unacknowledged(self) -> Unacknowledged:
         """See `WritableLog.unacknowledged`."""
         now = time.monotonic()
         oldest = min((batch.since for batch in self._unacknowledged()), default=now)
-        return Unacknowledged(self._queued_records, self._queued_bytes, now - oldest)
-
-    def reader(self, topic: str) -> Reader:
-        """A reader of some partitions of the topic, of which more may come and others go; not started yet."""
-        return Reader(new_consumer(self._options), topic)
+        return Unacknowledged(self._queue.records, self._queue.bytes, now - oldest)
 
     def standing(self, group: str) -> AbstractAsyncContextManager[Election]:
         """Stand for election among all that call this with the same group name."""
         return standing(self._options, group=group, topic=ELECTION_TOPIC)
 
     async def close(self) -> None:
-        """Wait until what was appended is acknowledged, then disconnect; appends from now on are refused."""
+        """Wait until what was appended is acknowledged, then disconnect; appends from now on are refused.
+
+        Raises `AppendUnknown` when that took longer than `CLOSE_TIMEOUT_S`.
+        """
         if self._refusal is None:
             self._refusal = LogUnavailable("the log is closed")
         self._end_linger()
-        if self._queued_records and not self.failed.done():
+        given_up: LogError | None = None
+        if self._queue.records and not self.failed.done():
             self._drained = self._loop.create_future()
-            await self._drained
+            await asyncio.wait([self._drained], timeout=CLOSE_TIMEOUT_S)
+            if not self._drained.done():
+                self._fail(TimeoutError(f"{self._queue.records} records were given up at the end"))
+                given_up = self.failed.result()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._producer is None:
+            return
         # A producer whose broker has gone would wait for it; what it still has is already reported as unknown.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await asyncio.gather(*(client.stop() for client in (*self._consumers, self._asker, self._producer)))
-
-    def _of(self, topic: str) -> list[_Partition]:
         try:
-            return self._partitions[topic]
-        except KeyError:
-            raise UsageError(f"the log has no topic '{topic}'") from None
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await asyncio.gather(self.close_reader(), self._producer.stop())
+        except TimeoutError:
+            await self._producer.client.close()
+        if given_up is not None:
+            raise given_up
 
     def _partition(self, topic: str, number: int) -> _Partition:
-        partitions = self._of(topic)
-        if not 0 <= number < len(partitions):
-            raise UsageError(f"'{topic}' has {len(partitions)} partitions; there is no partition {number}")
-        return partitions[number]
+        count = self.partitions(topic)
+        if not 0 <= number < count:
+            raise UsageError(f"'{topic}' has {count} partitions; there is no partition {number}")
+        return self._partitions[topic][number]
 
-    def _all(self, topic: str) -> list[TopicPartition]:
-        return [TopicPartition(topic, partition.number) for partition in self._of(topic)]
+    def _number(self, topic: str, key: bytes | None) -> int:
+        return partition_of(key, self.partitions(topic))
 
-    def _no_room(self, topic: str, size: int) -> LogUnavailable | None:
+    def _too_large(self, topic: str, size: int) -> LogUnavailable | None:
         largest = self._topics[topic].max_message_bytes - BATCH_OVERHEAD
-        if size > largest:
-            return LogUnavailable(f"'{topic}' takes records of up to {largest} bytes; this one has {size}")
-        if self._queued_records >= QUEUE_RECORDS or self._queued_bytes + size > QUEUE_BYTES:
-            return LogUnavailable(f"{self._queued_records} records already wait for Kafka at {self._brokers}")
+        if size <= largest:
+            return None
+        return LogUnavailable(f"'{topic}' takes records of up to {largest} bytes; this one has {size}")
+
+    def _no_room(self, worth: Worth, weight: int) -> LogUnavailable | None:
+        if worth == "new" and self._reach.behind:
+            return LogUnavailable(f"Kafka at {self._brokers} has not answered for {self._reach.silent_s:.1f} s")
+        if not self._queue.has_room(worth, weight, max_records=QUEUE_RECORDS, max_bytes=QUEUE_BYTES):
+            return LogUnavailable(f"{self._queue.records} records already wait for Kafka at {self._brokers}")
         return None
 
     def _schedule(self, partition: _Partition) -> None:
@@ -378,10 +326,18 @@ class KafkaLog:
                     partition = self._due.popleft()
                     partition.due = False
                     batch = partition.sending = partition.waiting.popleft()
-                    sent = await self._producer.send_batch(batch.builder, partition.topic, partition=partition.number)
+                    sent = await self._handed_over(batch, partition)
                     sent.add_done_callback(partial(self._sent, partition, batch))
-        except KafkaError as error:
+        except Exception as error:  # whatever it is: nothing would be sent any more
             self._fail(error)
+
+    async def _handed_over(self, batch: _Batch, partition: _Partition) -> "asyncio.Future[Any]":
+        while True:
+            with contextlib.suppress(UnknownTopicOrPartitionError):  # raised before the batch is taken, after a while
+                sent: asyncio.Future[Any] = await self._producer.send_batch(
+                    batch.builder, partition.topic, partition=partition.number
+                )
+                return sent
 
     def _sent(self, partition: _Partition, batch: _Batch, sent: "asyncio.Future[Any]") -> None:
         error = sent.exception()
@@ -397,21 +353,52 @@ class KafkaLog:
         for offset, future in enumerate(batch.futures, start=metadata.offset):
             if not future.done():
                 future.set_result(Position(partition.number, offset, timestamp_ms))
-        self._queued_records -= len(batch.futures)
-        self._queued_bytes -= batch.size
+        self._queue.records -= len(batch.futures)
+        self._queue.bytes -= batch.size
         partition.sending = None
         if partition.waiting:
             self._schedule(partition)
-        if self._drained is not None and not self._queued_records:
+        if self._drained is not None and not self._queue.records and not self._drained.done():
             self._drained.set_result(None)
 
     async def _watch(self) -> None:
-        """Give up on appends that nobody acknowledges."""
+        """Notice when the log is behind, and when it answers again; give up on what nobody acknowledges."""
+        behind_s = 0.0
         while not self.failed.done():
             await asyncio.sleep(WATCH_EVERY_S)
-            oldest = min((batch.since for batch in self._unacknowledged()), default=time.monotonic())
-            if time.monotonic() - oldest > self._append_timeout_s:
+            now_s = time.monotonic()
+            oldest_s = min((batch.since for batch in self._unacknowledged()), default=now_s)
+            if now_s - oldest_s > self._append_timeout_s:
                 self._fail(TimeoutError(f"no acknowledgement in {self._append_timeout_s:.0f} s"))
+            asked_s = min(oldest_s, now_s if self._asked_s is None else self._asked_s)
+            self._reach.look(now_s, None if asked_s == now_s else asked_s)
+            if self._reach.behind:
+                behind_s = self._reach.silent_s
+            elif behind_s:
+                log.warning("Kafka at %s answers again, after %.0f s", self._brokers, behind_s)
+                behind_s = 0.0
+
+    async def _ask_often(self) -> None:
+        while True:
+            self._asked_s = self._asked_s or time.monotonic()
+            try:
+                await self.all_answer()
+                self._asked_s = None
+            except Exception as error:  # whatever it is, it is no answer
+                log.debug("Kafka was asked and has not answered: %r", error)
+            await asyncio.sleep(ASK_EVERY_S)
+
+    async def _inquire(self) -> None:
+        """While the log is behind, say why. What waiting cannot mend, as a changed password, ends it."""
+        while True:
+            await asyncio.sleep(INQUIRE_EVERY_S)
+            if self._reach.behind:
+                try:
+                    await check_access(self._brokers, self._security, self._access, client_id=self._client_id)
+                except LogUnavailable as error:
+                    log.warning("waiting for Kafka for %.0f s: %s", self._reach.silent_s, error)
+                except ConfigError as error:
+                    self._fail(error)
 
     def _unacknowledged(self) -> list[_Batch]:
         partitions = [partition for of_topic in self._partitions.values() for partition in of_topic]
@@ -429,36 +416,8 @@ class KafkaLog:
             for future in batch.futures:
                 if not future.done():
                     future.set_exception(self._refusal)
-        if self._drained is not None:
+        if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-
-    @contextlib.asynccontextmanager
-    async def _reading(self, positions: Mapping[TopicPartition, int]) -> AsyncIterator[Any]:
-        """A consumer at these positions, outside of any group."""
-        consumer = new_consumer(self._options)
-        self._consumers.add(consumer)
-        try:
-            await consumer.start()
-            consumer.assign(list(positions))
-            for source, offset in positions.items():
-                consumer.seek(source, offset)
-            yield consumer
-        except OffsetOutOfRangeError as error:
-            raise out_of_range(error) from None
-        except KafkaError as error:
-            raise self._unavailable(error) from error
-        finally:
-            self._consumers.discard(consumer)
-            await consumer.stop()
-
-    async def _ask(self, question: Awaitable[Answer]) -> Answer:
-        try:
-            return await question
-        except KafkaError as error:
-            raise self._unavailable(error) from error
-
-    def _unavailable(self, error: KafkaError) -> LogUnavailable:
-        return LogUnavailable(f"Kafka at {self._brokers} does not answer: {error!r}")
 
 
 def _check_whole(cluster: Any, brokers: str) -> None:

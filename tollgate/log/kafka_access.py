@@ -30,7 +30,7 @@ from tollgate.errors import ConfigError, LogUnavailable, TollgateError
 
 from .kafka_security import Security
 
-TIMEOUT_S = 15.0  # for each broker that is tried
+TIMEOUT_S = 5.0  # for each broker that is tried
 
 Operation = Literal["Read", "Write", "Describe", "DescribeConfigs"]
 
@@ -53,11 +53,9 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 async def check_access(brokers: str, security: Security, access: Access, *, client_id: str) -> None:
     """Return when a broker of "host:port,host:port" answers and lets the client do all of `access`.
 
-    Topics that do not exist are passed over. Warns in the log where the connection is open to others.
+    Topics that do not exist are passed over.
     Raises `ConfigError` that names what to check or to grant, `LogUnavailable` when no broker answers.
     """
-    if exposure := security.exposure(brokers):
-        log.warning("%s", exposure)
     connection = await _connect(brokers, security, client_id)
     try:
         denied = [*await _denied_topics(connection, access.topics), *await _denied_groups(connection, access.groups)]
@@ -70,6 +68,12 @@ async def check_access(brokers: str, security: Security, access: Access, *, clie
             f"Kafka at {brokers} does not allow {security.who} to do what it must: {'; '.join(denied)}. Grant it with "
             "kafka-acls; see Kafka security in docs/operations.md"
         )
+
+
+def warn_of_exposure(brokers: str, security: Security) -> None:
+    """Say in the log what others can see or do on the way to the brokers, if they can. To be called once."""
+    if exposure := security.exposure(brokers):
+        log.warning("%s", exposure)
 
 
 async def _connect(brokers: str, security: Security, client_id: str) -> Any:

@@ -9,16 +9,21 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
 
-SESSION_TIMEOUT_S = 6.0
-HEARTBEAT_S = 1.5
+from tollgate.errors import LogUnavailable
+
+from .kafka_clients import new_member
+
+LOOK_EVERY_S = 1.0
 
 
 class Election(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
     """This process's candidacy."""
 
-    def __init__(self) -> None:
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
         self._won = asyncio.Event()
         self._lost = asyncio.Event()
         self._lost.set()
@@ -35,6 +40,17 @@ class Election(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
     def is_won(self) -> bool:
         return self._won.is_set()
 
+    async def hold(self) -> None:
+        """For ever. Raises `LogUnavailable` when the candidacy is over: the client has met an error that does not pass,
+        and pauses until somebody has seen it.
+        """
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                self._consumer._coordinator.check_errors()
+            except KafkaError as error:
+                raise LogUnavailable(f"the candidacy has ended: {error!r}") from error
+
     def on_partitions_assigned(self, assigned: Any) -> None:
         if assigned:
             self._lost.clear()
@@ -48,19 +64,13 @@ class Election(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
 @asynccontextmanager
 async def standing(options: Mapping[str, Any], *, group: str, topic: str) -> AsyncIterator[Election]:
     """Stand for election in the consumer group `group`; `topic` has one partition, of which nothing is read."""
-    election = Election()
-    consumer = AIOKafkaConsumer(
-        group_id=group,
-        enable_auto_commit=False,
-        auto_offset_reset="latest",
-        session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
-        heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
-        max_poll_interval_ms=2**31 - 1,  # nothing is polled: only the heartbeat says that the process lives
-        **options,
-    )
+    consumer = new_member(options, group)
+    election = Election(consumer)
     consumer.subscribe([topic], listener=election)
-    await consumer.start()
     try:
+        await consumer.start()
         yield election
+    except KafkaError as error:
+        raise LogUnavailable(f"the election in group '{group}' failed: {error!r}") from error
     finally:
         await consumer.stop()

@@ -1,21 +1,17 @@
-"""Reading Kafka outside of any group: the consumer, its records as ours, and a reader whose partitions come and go."""
+"""Reading Kafka outside of any group: its records as ours, and a reader whose partitions come and go."""
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from tollgate.errors import OutOfRange
 
 from . import Record
-
-# One read. The broker sends a record that is larger all the same.
-READ_BYTES = 4 << 20
-# A fetch that found nothing returns after this.
-FETCH_WAIT_S = 0.5
+from .kafka_clients import FETCH_WAIT_S
 
 
 class Reader:
@@ -82,20 +78,6 @@ class Reader:
     def _seek(self) -> None:
         for partition, offset in self._next.items():
             self._consumer.seek(TopicPartition(self._topic, partition), offset)
-
-
-def new_consumer(options: Mapping[str, Any]) -> Any:
-    """A consumer of no group, which reads from where it is told to and nowhere else."""
-    return AIOKafkaConsumer(
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-        fetch_min_bytes=1,
-        fetch_max_wait_ms=int(FETCH_WAIT_S * 1000),
-        max_partition_fetch_bytes=READ_BYTES,
-        **options,
-    )
 
 
 def record_of(record: Any) -> Record:

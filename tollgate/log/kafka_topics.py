@@ -13,7 +13,7 @@ from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, TopicAu
 from tollgate.errors import ConfigError, LogUnavailable
 from tollgate.topics import ActualTopic, Difference, Topics, plan
 
-from .kafka_access import Access, check_access
+from .kafka_access import Access, check_access, warn_of_exposure
 from .kafka_security import Security
 
 REQUEST_TIMEOUT_S = 15.0
@@ -133,6 +133,7 @@ async def _admin(brokers: str, topics: Topics, security: Security | None) -> Asy
     security = security or Security()
     # A topic that this client may not see would be taken for a missing one.
     access = Access(topics={topic.name: ("Describe", "DescribeConfigs") for topic in topics})
+    warn_of_exposure(brokers, security)
     await check_access(brokers, security, access, client_id=CLIENT_ID)
     admin = AIOKafkaAdminClient(
         bootstrap_servers=brokers,

@@ -1,0 +1,188 @@
+"""The broker is away when the gateway starts, ends in the middle of its work, or does not answer for a while.
+
+No process ends for it. Clients are told to come back, at once and in their dialect; what was answered is in the books,
+once; and soon after the broker is back requests are answered again.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import anthropic
+import openai
+import orjson
+import pytest
+
+from tests.kafka_broker import KafkaBroker, KafkaUnavailable
+from tests.roles.site import START_S, Process, Site
+from tollgate.log.reach import BEHIND_AFTER_S
+
+pytestmark = [pytest.mark.kafka, pytest.mark.crash]
+
+RECOVERY_S = 15.0
+NOTICED_S = BEHIND_AFTER_S + 3.0  # on a machine that does much else; half a second more when it does not
+LOAD_EVERY_S = 0.1
+ROUTES = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
+BODY = {"model": "mock-gpt", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[KafkaBroker]:
+    """A broker for these tests alone."""
+    try:
+        broker = KafkaBroker().start()
+    except KafkaUnavailable as error:
+        pytest.skip(str(error))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+async def site(tmp_path: Path, broker: KafkaBroker) -> AsyncIterator[Site]:
+    site = Site(tmp_path, broker.address)
+    assert site.command("topics", "apply", "--broker", f"kafka://{broker.address}").returncode == 0
+    try:
+        yield site
+    finally:
+        site.close()
+
+
+class Asked(NamedTuple):
+    """One request of the load, and what became of it."""
+
+    at_s: float
+    took_s: float
+    status: int
+    request_id: str
+    retry_after: str | None
+    body: Any
+
+
+class Load:
+    """Clients of both dialects that ask and ask, and never wait for each other."""
+
+    def __init__(self, site: Site, ingress: Process) -> None:
+        self.asked: list[Asked] = []
+        self._site = site
+        self._ingress = ingress
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Load":
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+        self._run = asyncio.create_task(self._ask_on())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._run.cancel()
+        await asyncio.gather(*self._asking)
+        await self._session.close()
+
+    async def _ask_on(self) -> None:
+        while True:
+            for route in ROUTES.values():
+                self._asking.add(asyncio.create_task(self._ask(route)))
+            await asyncio.sleep(LOAD_EVERY_S)
+
+    async def _ask(self, route: str) -> None:
+        begun = time.monotonic()
+        headers = {"authorization": f"Bearer {self._site.key}"}
+        async with self._session.post(f"{self._ingress.url}{route}", json=BODY, headers=headers) as response:
+            body = orjson.loads(await response.read())
+        self.asked.append(
+            Asked(
+                begun,
+                time.monotonic() - begun,
+                response.status,
+                response.headers["x-request-id"],
+                response.headers.get("retry-after"),
+                body,
+            )
+        )
+
+    async def answers(self, since_s: float) -> float:
+        """Return when a request asked after `since_s` was answered; how long after it that was."""
+        async with asyncio.timeout(2 * RECOVERY_S):
+            while not any(asked.status == 200 and asked.at_s > since_s for asked in self.asked):
+                await asyncio.sleep(0.05)
+        return time.monotonic() - since_s
+
+    def of(self, status: int) -> list[Asked]:
+        return [asked for asked in self.asked if asked.status == status]
+
+
+async def start_again(broker: KafkaBroker) -> None:
+    """Begun in this thread: on Linux a broker ends with the thread that began it."""
+    broker.launch()
+    async with asyncio.timeout(START_S):
+        while not await asyncio.to_thread(broker.answers):
+            await asyncio.sleep(0.05)
+
+
+async def probe(process: Process, path: str) -> tuple[int, Any]:
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+        session.get(f"{process.url}{path}") as response,
+    ):
+        return response.status, await response.json()
+
+
+async def listening(*processes: Process) -> None:
+    async with asyncio.timeout(START_S):
+        for process in processes:
+            while True:
+                try:
+                    assert (await probe(process, "/healthz"))[0] == 200
+                    break
+                except aiohttp.ClientError:
+                    await asyncio.sleep(0.1)
+
+
+async def waits_for_the_log(*processes: Process, within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        for process in processes:
+            while (found := await probe(process, "/readyz"))[0] == 200:
+                await asyncio.sleep(0.1)
+            assert found[0] == 503
+            assert found[1]["waiting_for"][0].startswith("the log: ")
+            assert (await probe(process, "/healthz"))[0] == 200
+
+
+async def refused_in_both_dialects(site: Site, ingress: Process) -> None:
+    """As the official clients show it: an error of the server's, worth another try."""
+    with pytest.raises(openai.InternalServerError) as told:
+        await openai.AsyncOpenAI(base_url=f"{ingress.url}/v1", api_key=site.key, max_retries=0).chat.completions.create(
+            **BODY
+        )
+    assert (told.value.status_code, told.value.response.headers["retry-after"]) == (503, "1")
+    assert "Try again" in told.value.message
+    with pytest.raises(anthropic.InternalServerError) as said:
+        await anthropic.AsyncAnthropic(base_url=ingress.url, api_key=site.key, max_retries=0).messages.create(**BODY)
+    assert (said.value.status_code, said.value.response.headers["retry-after"]) == (503, "1")
+    assert "Try again" in said.value.message
+
+
+async def test_every_role_starts_without_a_broker_and_comes_up_by_itself(site: Site, broker: KafkaBroker):
+    broker.kill()
+    processes = [site.start(role, f"{role}-1") for role in ("ingress", "worker", "sink")]
+    ingress = processes[0]
+    await listening(*processes)
+    await waits_for_the_log(*processes, within_s=5)
+    await refused_in_both_dialects(site, ingress)
+    for path in ("/v1/models", "/v1/keys", "/v1/requests/x"):
+        status, said = await probe(ingress, path)
+        assert (status, said["error"]["code"]) == (503, "not_ready")
+    stopped = site.start("worker", "worker-2")
+    await listening(stopped)
+    stopped.kill(signal.SIGTERM)
+    assert stopped.ended(10) == 0, "one that waits can be told to stop"
+
+    await start_again(broker)
+    back_s = time.monotonic()
+    async with Load(site, ingress) as load:
+        assert await load.answers(back_s) < RECOVERY_S
+    await site.ready(*processes)
+    assert all(process.process.poll() is None for process in processes)
