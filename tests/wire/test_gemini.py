@@ -192,6 +192,15 @@ def test_a_prompt_that_was_blocked_is_an_answer_without_content(feedback):
     assert own == blocked | ADDED
 
 
+def test_a_prompt_that_is_blocked_while_it_is_answered_ends_the_answer():
+    out, exchange = stream(
+        "openai", "gemini", [HELLO + data({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}})]
+    )
+
+    assert payloads(out)[-1]["choices"][0]["finish_reason"] == "content_filter"
+    assert exchange.meter.finish_reason == "PROHIBITED_CONTENT"
+
+
 def test_a_stream_that_ends_before_its_finish_is_cut():
     for pieces in ([HELLO], [HELLO, STOP[:-30]], [google.as_array(HELLO + STOP)[:-60]], []):
         assert failure("openai", "gemini", pieces)[1].error_class == "cut"

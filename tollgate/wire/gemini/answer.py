@@ -254,7 +254,7 @@ class _Reader:
         mark = Mark.OTHER
         for candidate in candidates:
             mark = max(mark, self._read_candidate(candidate))
-        if not candidates and not meter.content_started and (blocked := _blocked(answer)) is not None:
+        if not candidates and (blocked := _blocked(answer)) is not None:
             meter.finish_reason = self.finishes[0] = blocked
             mark = Mark.CLOSING
         if usage := answer.get("usageMetadata"):
