@@ -177,6 +177,15 @@ async def test_a_damaged_archive_changes_nothing(archive: Path, tmp_path: Path) 
     assert not (tmp_path / "new" / "log.db").exists()
 
 
+async def test_a_disk_that_refuses_is_told_and_changes_nothing(archive: Path, tmp_path: Path) -> None:
+    def full(done: int, total: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ConfigError, match=r"new: the archive cannot be written there: .*No space left"):
+        await into_embedded(archive, tmp_path / "new", written=full)
+    assert not (tmp_path / "new" / "log.db").exists()
+
+
 @pytest.mark.parametrize("step", ["checked", "written", "compared"])
 async def test_killed_in_the_middle_there_is_no_log_and_the_next_import_is_whole(
     archive: Path, tmp_path: Path, step: str

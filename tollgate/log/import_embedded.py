@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ async def import_embedded(
         new.rename(folder)
         _sync(folder.parent)
         return rows
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(f"{folder}: the archive cannot be written there: {error}") from error
     finally:
         os.close(lock)
 
@@ -100,11 +103,8 @@ def _append(storage: Storage, place: int, records: Iterable[Record]) -> None:
 
 
 def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be made durable: {error}") from None
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
