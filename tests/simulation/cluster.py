@@ -62,6 +62,11 @@ class Worker(Life):
         if self.alive and self._owning is None:
             self._owning = self.work(self.processing.own)
 
+    @property
+    def was_told(self) -> bool:
+        """Does it know that the partition is its own?"""
+        return self._owning is not None
+
     def lose(self) -> "asyncio.Task[None]":
         """The partition is to be given to somebody else, or has been."""
         return self.work(self._lose)

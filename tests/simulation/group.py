@@ -70,7 +70,7 @@ class Group:
     async def rebalance(self) -> None:
         """Take the partition from its holder, in order, and give it to somebody, perhaps the same."""
         holder = self.holder
-        if holder is None or self._moving or not holder.running:
+        if holder is None or self._moving or not (holder.running and holder.was_told):
             return
         self._moving = True
         self._simulation.says("group", f"takes the partition from {holder.name}")
