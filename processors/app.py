@@ -14,7 +14,7 @@ from tollgate.processors.agents import declare_agents
 from tollgate.processors.counts import Counts
 from tollgate.processors.metrics import Backlogs
 from tollgate.processors.partitions import Partitions
-from tollgate.processors.transports.checkpoint import take_rows, write_rows
+from tollgate.processors.transports.checkpoint import read_rows, write_rows
 from tollgate.processors.transports.faust_app import create_faust_app
 from tollgate.processors.transports.ownership import Ownership
 from tollgate.processors.upstream import Transport
@@ -59,7 +59,7 @@ async def processors(
     declare_agents(app, partitions)
     table = cast(TableT[bytes, bytes], app.checkpoint)
     partitions.keep_checkpoints(
-        lambda partition: take_rows(table, partition), lambda partition, rows: write_rows(table, partition, rows)
+        lambda partition: read_rows(table, partition), lambda partition, rows: write_rows(table, partition, rows)
     )
     async with _drained(partitions, world.config.server.drain_s), app:
         await app.until_ready()

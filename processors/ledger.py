@@ -8,9 +8,9 @@ Pure: no clock, no I/O. The state is mutated in place, because copying it for ev
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -28,9 +28,10 @@ from tollgate.events import (
 
 MARK = "mark"
 REFILL_US = 62_000_000  # a minute refills any bucket; its interval is rounded up to a whole microsecond
+ROWS_AT_A_STRETCH = 2_000  # of a checkpoint, within some milliseconds
 
 
-class Account(msgspec.Struct, omit_defaults=True):
+class Account(msgspec.Struct, omit_defaults=True, gc=False):
     """One subject in one period. Nothing is ever set back to zero: a new period is a new account."""
 
     spent_pusd: int = 0
@@ -38,7 +39,7 @@ class Account(msgspec.Struct, omit_defaults=True):
     offset: int = -1
 
 
-class Rate(msgspec.Struct, omit_defaults=True):
+class Rate(msgspec.Struct, omit_defaults=True, gc=False):
     """One rate limit: the theoretical arrival time of its next request, in Unix microseconds.
 
     `live` is of one that is leased to other partitions: when each lease ends that is not over, and its units.
@@ -256,7 +257,8 @@ def _add(sums: dict[str, int], key: str, amount: int) -> None:
 # may still write rows, later than its successor; were the keys the same, compaction would keep the stale row. So the
 # newest row of each name counts, except that an open request counts only under the mark's own epoch, because a
 # successor cannot delete what is written after it: it writes all that are open anew instead.
-_OWN_KEY = re.compile(r".+@[0-9]+", re.ASCII | re.DOTALL)
+_OWN_KEY = re.compile(r"(.+)@([0-9]+)", re.ASCII | re.DOTALL)
+_OWN_MARK = f"{MARK}@"
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -298,55 +300,55 @@ def _mark(ledger: Ledger) -> Mark:
 
 def put_back(ledger: Ledger, checkpoint: Checkpoint) -> None:
     """The checkpoint was not written to its end: its rows are changed rows still, or the next mark would claim them."""
-    ledger.dirty.update(_Named.of(key, b"").name for key in checkpoint.rows)
+    ledger.dirty.update(key.rpartition("@")[0] for key in checkpoint.rows)
     for key in checkpoint.obsolete:
-        row = _Named.of(key, b"")
-        ledger.written[row.name] = row.epoch
+        name, _, epoch = key.rpartition("@")
+        ledger.written[name] = int(epoch)
 
 
-def from_rows(partition: int, rows: Iterable[tuple[str, bytes]]) -> Ledger:
+def restoring(partition: int, rows: Mapping[str, bytes]) -> Generator[None, None, Ledger]:
     """The ledger that a checkpoint describes; `next_offset` is where the fold of the journal goes on.
 
     Rows may be newer than the mark, and the mark may be missing (then the fold starts at the journal's beginning).
     So it does where a row cannot be read. Rows that no owner has named are passed over.
+
+    Made in steps: a million rows take seconds, in which others must have their turn.
     """
-    named = [_Named.of(key, value) for key, value in rows if _OWN_KEY.fullmatch(key)]
     try:
-        return _from_named(partition, named)
+        return (yield from _restoring(partition, rows))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return Ledger(partition)
 
 
-def _from_named(partition: int, named: Sequence["_Named"]) -> Ledger:
-    ledger = Ledger(partition, epoch=max((row.epoch for row in named if row.name == MARK), default=-1))
-    for name, epoch, value in named:
+def _restoring(partition: int, rows: Mapping[str, bytes]) -> Generator[None, None, Ledger]:
+    marks = [match for key in rows if key.startswith(_OWN_MARK) and (match := _OWN_KEY.fullmatch(key))]
+    ledger = Ledger(partition, epoch=max((int(mark[2]) for mark in marks), default=-1))
+    for number, (row_key, row) in enumerate(rows.items(), start=1):
+        if number % ROWS_AT_A_STRETCH == 0:
+            yield
+        named = _OWN_KEY.fullmatch(row_key)
+        if named is None:
+            continue
+        name, epoch = named[1], int(named[2])
         kind, _, key = name.partition("/")
         if kind == MARK and epoch == ledger.epoch:
-            mark = msgspec.json.decode(value, type=Mark)
+            mark = msgspec.json.decode(row, type=Mark)
             ledger.next_offset, ledger.decided, ledger.handled = mark.journal, mark.decided, mark.handled
             ledger.written[MARK] = epoch
         elif kind == "account":
-            _keep_newer(ledger, ledger.accounts, name, key, msgspec.json.decode(value, type=Account), epoch)
+            _keep_newer(ledger, ledger.accounts, name, key, _read_account(row), epoch)
         elif kind == "rate":
-            _keep_newer(ledger, ledger.rates, name, key, msgspec.json.decode(value, type=Rate), epoch)
+            _keep_newer(ledger, ledger.rates, name, key, _read_rate(row), epoch)
         elif kind == "open" and epoch >= ledger.epoch:
-            _keep_newer(ledger, ledger.open, name, key, msgspec.json.decode(value, type=OpenRequest), epoch)
+            _keep_newer(ledger, ledger.open, name, key, _read_open(row), epoch)
     for request in ledger.open.values():
         _hold(ledger, request.admitted, sign=1)
     return ledger
 
 
-class _Named(NamedTuple):
-    """A row as it is stored: its name, the epoch of its writer, its content."""
-
-    name: str
-    epoch: int
-    value: bytes
-
-    @classmethod
-    def of(cls, key: str, value: bytes) -> "_Named":
-        name, _, epoch = key.rpartition("@")
-        return cls(name, int(epoch), value)
+_read_account = msgspec.json.Decoder(Account).decode
+_read_rate = msgspec.json.Decoder(Rate).decode
+_read_open = msgspec.json.Decoder(OpenRequest).decode
 
 
 def _keep_newer(ledger: Ledger, table: dict[str, _Row], name: str, key: str, row: _Row, epoch: int) -> None:

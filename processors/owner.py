@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from traceback import format_tb
 from typing import NamedTuple
@@ -56,7 +56,7 @@ from tollgate.processors.handover import ending_of, last_reply_of, lost_attempt,
 from tollgate.processors.journal import Writer, WriteRows, succeeded
 from tollgate.processors.leases import lend
 from tollgate.processors.leasing import Leasing, answer_question
-from tollgate.processors.ledger import OpenRequest, evolve, forget_full_buckets, from_rows
+from tollgate.processors.ledger import Ledger, OpenRequest, evolve, forget_full_buckets, restoring
 from tollgate.processors.route.plan import Route, plan
 from tollgate.processors.succession import RUNNER_BEAT_S, Succession
 from tollgate.processors.world import World
@@ -136,14 +136,14 @@ class Owner(Writer):
 
     # Take-over -----------------------------------------------------------------------------------------------------
 
-    async def take_over(self, rows: Iterable[tuple[str, bytes]]) -> int:
+    async def take_over(self, rows: Mapping[str, bytes]) -> int:
         """Become the writer; return the offset of `requests` to go on from.
 
         The state is the checkpoint and what the journal says after it. What was open is the succession's to settle;
         `settled` waits until what is known of it already is durable.
         """
         world = self._world
-        ledger = self.ledger = from_rows(self.partition, rows)
+        ledger = self.ledger = await _restored(self.partition, rows)
         took = await self._send("completions", None, OwnerTook(instance=world.instance, address=world.address))
         reached("takeover.took")
         ended: deque[Request] = deque(maxlen=MAX_CALLS)  # since the checkpoint, in an earlier life or another process
@@ -848,6 +848,18 @@ class Owner(Writer):
         log.error("requests %d/%d goes to dead-letters: %s", self.partition, src, reason)
         buried = asyncio.ensure_future(self._world.log.append("dead-letters", b"requests", encode(letter)))
         buried.add_done_callback(partial(_when_durable, ack))
+
+
+async def _restored(partition: int, rows: Mapping[str, bytes]) -> Ledger:
+    """The ledger of the checkpoint's rows, made while others have their turn."""
+    steps = restoring(partition, rows)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as made:
+            ledger: Ledger = made.value
+            return ledger
+        await asyncio.sleep(0)
 
 
 def _when_durable(ack: Ack, future: asyncio.Future[Position]) -> None:

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_S = 1.0
 STOPPED = "the gateway stopped"
 
-TakeRows = Callable[[int], Mapping[str, bytes]]
+ReadRows = Callable[[int], Awaitable[Mapping[str, bytes]]]
 WriteRows = Callable[[int, Mapping[str, bytes | None]], Awaitable[None]]
 
 
@@ -25,18 +25,18 @@ class Partitions:
         self._world = world
         self._owners: dict[int, Owner] = {}
         self._leaving: list[Owner] = []  # given up, and perhaps with calls that run on
-        self._take_rows: TakeRows = lambda partition: {}
+        self._read_rows: ReadRows | None = None
         self._write_rows: WriteRows | None = None
 
-    def keep_checkpoints(self, take_rows: TakeRows, write_rows: WriteRows) -> None:
+    def keep_checkpoints(self, read_rows: ReadRows, write_rows: WriteRows) -> None:
         """Where rows come from at a take-over, and where they go. To be called once, before anything is taken."""
-        self._take_rows = take_rows
+        self._read_rows = read_rows
         self._write_rows = write_rows
 
     async def take_over(self, partition: int) -> int:
         """Become the writer of the partition; return the offset of `requests` to go on from."""
         owner = Owner(partition, self._world)
-        offset = await owner.take_over(self._take_rows(partition).items())
+        offset = await owner.take_over(await self._read_rows(partition) if self._read_rows is not None else {})
         self._owners[partition] = owner  # from here on it can be given up
         await owner.settled()
         return offset

@@ -1,8 +1,11 @@
 """The rows of the checkpoint: a Faust table with one purpose, to bring them back.
 
 Its changelog is the checkpoint. Rows are written to one partition of it and awaited, and are not kept in memory
-here. After a restart or a rebalance they are read in bulk from the log, some twenty times faster than Faust's
-recovery, which goes event by event; what was appended after that read, Faust recovers in its own way.
+here. An owner reads them in bulk from the log as part of its take-over, some twenty times faster than Faust's recovery,
+which goes event by event and is told that there is nothing to recover.
+
+Not within the rebalance: Kafka's client sends no heartbeat before the handling of an assignment returns, so a
+million rows read there cost the worker its membership, time after time.
 """
 
 import asyncio
@@ -22,12 +25,22 @@ URL = f"{SCHEME}://log"
 ROWS_PER_GROUP = 128
 
 
-def take_rows(table: TableT[Any, Any], partition: int) -> dict[str, bytes]:
-    """Return the rows that recovery brought for the partition, and forget them here.
-
-    Complete from the moment the partition's take-over begins; a second call within it returns no rows.
-    """
-    return _store(table).take(partition)
+async def read_rows(table: TableT[Any, Any], partition: int) -> dict[str, bytes]:
+    """The rows of the partition, as the changelog has them now. To be called by whoever takes the partition over."""
+    topic, log = table.changelog_topic.get_topic_name(), _log(table)
+    start = (await log.starts(topic))[partition]
+    rows: dict[str, bytes] = {}
+    async for records in log.scan(topic, partition, start):
+        for record in records:
+            if record.key is None:
+                continue
+            name = record.key.decode(errors="replace")
+            if record.value is None:
+                rows.pop(name, None)
+            else:
+                rows[name] = record.value
+        await asyncio.sleep(0)
+    return rows
 
 
 async def write_rows(table: TableT[Any, Any], partition: int, rows: Mapping[str, bytes | None]) -> None:
@@ -43,59 +56,30 @@ async def write_rows(table: TableT[Any, Any], partition: int, rows: Mapping[str,
 
 
 class Store(memory.Store[Any, Any]):
-    """Where the table's rows wait to be taken: raw bytes by partition, read anew at each assignment."""
+    """Tells Faust, at each assignment, that the table has everything which its changelog holds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._rows: dict[int, dict[bytes, bytes]] = {}
-        self._read_to: dict[TP, int] = {}
-
-    def take(self, partition: int) -> dict[str, bytes]:
-        """See `take_rows`."""
-        return {name.decode(errors="replace"): row for name, row in self._rows.pop(partition, {}).items()}
+        self._ends: dict[int, int] = {}
 
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
-        """Read every assigned partition of the changelog, also those kept: their rows have been taken."""
-        self._rows.clear()
-        topic, log = self.table.changelog_topic.get_topic_name(), _log(self.table)
-        starts, ends = await log.starts(topic), await log.ends(topic)
-        for tp in sorted(tp for tp in assigned if tp.topic == topic):
-            start, end = starts[tp.partition], ends[tp.partition]
-            rows = self._rows[tp.partition] = {}
-            async for records in log.scan(topic, tp.partition, start, end):
-                for record in records:
-                    _apply(rows, record.key, record.value)
-            self._read_to[tp] = end - 1
+        """Note where the changelog ends."""
+        self._ends = await _log(self.table).ends(self.table.changelog_topic.get_topic_name())
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """The last offset read: Faust recovers what lies behind it."""
-        return self._read_to.get(tp)
+        """The last offset there is: Faust would recover what lies behind it."""
+        return self._ends[tp.partition] - 1 if tp.partition in self._ends else None
 
     def apply_changelog_batch(
         self, batch: Iterable[EventT[Any]], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]
     ) -> None:
-        for event in batch:
-            message = event.message
-            _apply(self._rows.setdefault(message.partition, {}), message.key, message.value)
-
-
-def _apply(rows: dict[bytes, bytes], name: bytes | None, row: bytes | None) -> None:
-    if name is None:
-        return
-    if row is None:
-        rows.pop(name, None)
-    else:
-        rows[name] = row
+        """What another worker has appended since: the owner will read it."""
 
 
 def _log(table: Any) -> Log:
     return cast(Log, table.app.event_log)
-
-
-def _store(table: TableT[Any, Any]) -> Store:
-    return cast(Store, cast(Any, table).data)
 
 
 STORES.aliases[SCHEME] = f"{__name__}:Store"

@@ -93,7 +93,7 @@ class Site:
 
     async def owner(self, rows: Mapping[str, bytes] | None = None) -> Owner:
         owner = Owner(PARTITION, self.world)
-        await owner.take_over((rows or {}).items())
+        await owner.take_over(rows or {})
         return owner
 
     async def accept(self, name: str) -> Record:

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tollgate.events import Admitted, AttemptStarted, Candidate, Ended, Event, LeaseGranted, OwnerTook, Request
-from tollgate.processors.ledger import Ledger, evolve, forget_full_buckets, from_rows, take_checkpoint
+from tollgate.processors import ledger as ledgers
+from tollgate.processors.ledger import Ledger, evolve, forget_full_buckets, restoring, take_checkpoint
 
 PERIOD = "2026-11"
 
@@ -51,6 +53,17 @@ def folded(events: Sequence[Event]) -> Ledger:
     for offset, event in enumerate(events):
         evolve(ledger, offset, event)
     return ledger
+
+
+def from_rows(partition: int, rows: dict[str, bytes]) -> Ledger:
+    """All steps of the making at once."""
+    steps = restoring(partition, rows)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as made:
+            ledger: Ledger = made.value
+            return ledger
 
 
 def facts(ledger: Ledger) -> tuple[object, ...]:
@@ -167,10 +180,10 @@ def test_a_ledger_from_a_checkpoint_and_the_journal_after_it_is_the_same(choices
             writes = writes[: data.draw(st.integers(0, len(writes)))]
         write(stored, writes)
         if action != "checkpoint":  # what the process held in memory is gone, and is read again
-            live = from_rows(0, stored.items())
+            live = from_rows(0, stored)
             for past in range(live.next_offset, offset + 1):
                 evolve(live, past, events[past])
-    recovered = from_rows(0, stored.items())
+    recovered = from_rows(0, stored)
     for offset in range(recovered.next_offset, len(events)):
         evolve(recovered, offset, events[offset])
     assert facts(recovered) == facts(folded(events))
@@ -189,7 +202,7 @@ def test_stale_rows_of_a_replaced_owner_do_not_win(choices):
     for ledger in (successor, stale):
         checkpoint = take_checkpoint(ledger)
         write(stored, [*checkpoint.rows.items(), *checkpoint.mark.items()])
-    assert facts(from_rows(0, stored.items())) == facts(successor)
+    assert facts(from_rows(0, stored)) == facts(successor)
 
 
 def write(stored: dict[str, bytes], rows: Iterable[tuple[str, bytes | None]]) -> None:
@@ -206,7 +219,7 @@ def test_rows_that_no_owner_has_named_are_passed_over():
     stored = {name: row for name, row in {**checkpoint.rows, **checkpoint.mark}.items() if row is not None}
     strange = {"poison": b"x", "account/key:k1@": b"{", "@": b"", "account/key:k1@\ufffd": b"", "@7x": b"1"}
 
-    assert facts(from_rows(0, {**strange, **stored}.items())) == facts(from_rows(0, stored.items()))
+    assert facts(from_rows(0, {**strange, **stored})) == facts(from_rows(0, stored))
 
 
 def test_where_a_row_cannot_be_read_the_fold_starts_at_the_beginning():
@@ -215,7 +228,7 @@ def test_where_a_row_cannot_be_read_the_fold_starts_at_the_beginning():
     stored = {name: row for name, row in {**checkpoint.rows, **checkpoint.mark}.items() if row is not None}
 
     for damage in (b"", b"{", b"[]", b'{"spent_pusd": "\xff"}'):
-        recovered = from_rows(0, {**stored, "account/key:k1|2026-11@0": damage}.items())
+        recovered = from_rows(0, {**stored, "account/key:k1|2026-11@0": damage})
         assert (recovered.next_offset, recovered.decided, recovered.accounts) == (0, -1, {})
 
 
@@ -250,7 +263,7 @@ def test_what_was_leased_is_in_the_checkpoint():
     ledger = folded([OwnerTook(instance="a")])
     evolve(ledger, 1, LeaseGranted(epoch=0, limit="global", partition=1, granted=3, tat_us=7, live=((9, 3),)))
     taken = take_checkpoint(ledger)
-    again = from_rows(0, [(key, row) for key, row in {**taken.rows, **taken.mark}.items() if row is not None])
+    again = from_rows(0, {key: row for key, row in {**taken.rows, **taken.mark}.items() if row is not None})
     assert (again.rates["global"].tat_us, again.rates["global"].live) == (7, ((9, 3),))
 
 
@@ -258,5 +271,12 @@ def test_the_mark_says_up_to_where_no_event_need_be_given_again():
     ledger = folded([OwnerTook(instance="a"), admitted(1)])
     ledger.handled = 4711
     taken = take_checkpoint(ledger)
-    again = from_rows(0, [(key, row) for key, row in {**taken.rows, **taken.mark}.items() if row is not None])
+    again = from_rows(0, {key: row for key, row in {**taken.rows, **taken.mark}.items() if row is not None})
     assert (again.decided, again.handled) == (1, 4711)
+
+
+def test_a_ledger_of_many_rows_is_made_in_steps(monkeypatch: pytest.MonkeyPatch):
+    checkpoint = take_checkpoint(folded([OwnerTook(instance="a"), *map(admitted, range(20))]))
+    rows = {key: row for key, row in checkpoint.rows.items() if row}
+    monkeypatch.setattr(ledgers, "ROWS_AT_A_STRETCH", 10)
+    assert len(list(restoring(0, rows))) == len(rows) // 10 >= 2

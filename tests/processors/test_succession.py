@@ -121,7 +121,7 @@ class Site:
         )
 
     async def taken_over(self) -> "Site":
-        await self.owner.take_over(())
+        await self.owner.take_over({})
         return self
 
     def receive(self, event: Event) -> None:

@@ -46,7 +46,7 @@ async def test_thousands_of_beats_are_not_read_again(site: Site):
     last = await beats(site, owner, MARK_EVERY_EVENTS + 1)
     await owner.checkpoint(rows.write)
     heir = Owner(owner.partition, site.world)
-    assert await heir.take_over(rows.items()) == last + 1
+    assert await heir.take_over(rows) == last + 1
 
 
 async def test_a_few_beats_are_not_worth_a_mark(site: Site):
@@ -67,5 +67,5 @@ async def test_a_request_that_was_decided_and_one_that_was_not(site: Site):
     await site.accept("r2")  # not given to it any more
     await owner.checkpoint(rows.write)
     heir = Owner(owner.partition, site.world)
-    assert await heir.take_over(rows.items()) == first.offset + 1
+    assert await heir.take_over(rows) == first.offset + 1
     await heir.close("the end")

@@ -4,7 +4,7 @@ Each leaves out or turns around one rule of the protocol, in this process only, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -220,15 +220,15 @@ def the_next_owner_reads_on_from_the_end() -> Iterator[Any]:
 @_mutant
 def rows_have_no_offset() -> Iterator[Any]:
     """A row does not say which records it includes, so that the fold adds them once more."""
-    from_rows = ledger.from_rows
+    restoring = ledger.restoring
 
-    def from_rows_without(partition: int, rows: Any) -> Ledger:
-        books = from_rows(partition, rows)
+    def restoring_without(partition: int, rows: Any) -> Generator[None, None, Ledger]:
+        books = yield from restoring(partition, rows)
         for row in (*books.accounts.values(), *books.rates.values(), *books.open.values()):
             row.offset = -1
         return books
 
-    with patch.object(owner, "from_rows", from_rows_without):
+    with patch.object(owner, "restoring", restoring_without):
         yield
 
 

@@ -45,7 +45,11 @@ class Processing:
             )
         )
         rows = simulation.log.rows
-        self.partitions.keep_checkpoints(lambda _: _shuffled(rows(), self._chance), write_rows_to(life.log))
+
+        async def read_rows(_: int) -> dict[str, bytes]:
+            return _shuffled(rows(), self._chance)
+
+        self.partitions.keep_checkpoints(read_rows, write_rows_to(life.log))
 
     @property
     def idle(self) -> bool:
