@@ -59,7 +59,7 @@ async def an_owner(folder: Path) -> AsyncIterator[tuple[Owner, World]]:
             shared=True,
         )
         owner = Owner(PARTITION, world)
-        await owner.take_over([])
+        await owner.take_over({})
         try:
             yield owner, world
         finally:
