@@ -49,6 +49,11 @@ class Tail:
         sources = sorted(source for source in self._entries if source.topic == name)
         return [entry for source in sources for entry in self._entries[source]]
 
+    def ends(self) -> dict[str, Fields]:
+        """The ends of requests, whoever wrote them, by request; a record that names none is none."""
+        events = [entry.event for entry in self.topic("completions") if entry.kind == "ended"]
+        return {event["request"]["request_id"]: event for event in events if event.get("request")}
+
     def owner(self, partition: int) -> str:
         """The name of the worker that took the partition last."""
         journal = self._entries[TopicPartition("completions", partition)]

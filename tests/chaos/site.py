@@ -173,8 +173,7 @@ class Site:
             async with asyncio.timeout(timeout_s):
                 while True:
                     accepted = await self._accepted(asked)
-                    ends = (entry.event for entry in self.tail.topic("completions") if entry.kind == "ended")
-                    if accepted <= {end["request"]["request_id"] for end in ends}:
+                    if accepted <= self.tail.ends().keys():
                         return True
                     await asyncio.sleep(POLL_S)
         return False
@@ -182,11 +181,11 @@ class Site:
     async def outcomes(self, asked: Iterable[Asked]) -> dict[str, list[str]]:
         """How the attempts of each that has ended went, by request."""
         await self.tail.read()
-        ids = {each.sent.request_id for each in asked}
+        ends = self.tail.ends()
         return {
-            entry.event["request"]["request_id"]: [attempt["outcome"] for attempt in entry.event.get("attempts", ())]
-            for entry in self.tail.topic("completions")
-            if entry.kind == "ended" and entry.event["request"]["request_id"] in ids
+            request_id: [attempt["outcome"] for attempt in ends[request_id].get("attempts", ())]
+            for each in asked
+            if (request_id := each.sent.request_id) in ends
         }
 
     async def _accepted(self, asked: Sequence[Asked]) -> set[str]:
