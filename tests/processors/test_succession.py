@@ -28,7 +28,8 @@ from tollgate.events import (
     encode,
 )
 from tollgate.log import Position, Record
-from tollgate.processors.owner import CERTAIN_FOR_S, Owner
+from tollgate.processors.owner import Owner
+from tollgate.processors.runner import CERTAIN_FOR_S
 from tollgate.processors.world import World
 from tollgate.replies import Reply
 

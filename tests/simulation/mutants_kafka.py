@@ -16,7 +16,7 @@ from tests.simulation import mutants
 from tests.simulation.mutants import Mutant
 from tollgate import replies
 from tollgate.events import CallReported, Event, OwnerReleased
-from tollgate.processors import owner, succession
+from tollgate.processors import runner, succession
 from tollgate.processors.ledger import OpenRequest
 from tollgate.processors.owner import Owner
 from tollgate.processors.succession import Succession
@@ -227,5 +227,5 @@ def the_beats_of_an_ingress_are_not_heard() -> Iterator[Any]:
 
 @_mutant
 def calls_for_a_dead_ingress_go_on() -> Iterator[Any]:
-    with patch.object(owner, "INGRESS_PATIENCE_S", math.inf):
+    with patch.object(runner, "INGRESS_PATIENCE_S", math.inf):
         yield

@@ -13,7 +13,7 @@ from tests.simulation.books import Facts
 from tests.simulation.clients import Client
 from tests.simulation.life import Life
 from tests.simulation.provider import ProviderCall, attempt_of
-from tollgate.processors.owner import CERTAIN_FOR_S, INGRESS_PATIENCE_S
+from tollgate.processors.runner import CERTAIN_FOR_S, INGRESS_PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.simulation.kafka import KafkaSimulation
