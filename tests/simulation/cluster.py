@@ -46,6 +46,7 @@ class Worker(Life):
         self.processing = Processing(self, TopicMailbox(self.log, self.sealer, self.replies), shared=True)
         self._group = group
         self._owning: asyncio.Task[None] | None = None
+        self._losing = asyncio.Lock()
         self._checkpoints: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -72,11 +73,12 @@ class Worker(Life):
         return self.work(self._lose)
 
     async def _lose(self) -> None:
-        owning, self._owning = self._owning, None
-        if owning is not None:
-            owning.cancel()
-            await asyncio.wait((owning,))
-            await self.processing.give_up()
+        async with self._losing:  # a stop waits for a hand-over that is under way
+            owning, self._owning = self._owning, None
+            if owning is not None:
+                owning.cancel()
+                await asyncio.wait((owning,))
+                await self.processing.give_up()
 
     async def stop(self, *, drain_s: float, says_goodbye: bool) -> None:
         """What SIGTERM does: the last checkpoint, hand-over, and the end when no call runs here any more.

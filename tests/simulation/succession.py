@@ -107,6 +107,9 @@ class Witness:
             ended_s = self._ended_s.get(client.request_id)
             if client.told != "deadline_exceeded" or ended_s is None:
                 continue
+            ingress = next(life for life in self._simulation.lives if life.process is client.life)
+            if ingress.disturbed:  # it heard of nothing
+                continue
             # Where replies are slow, a checkpoint may overtake them: then the next owner does not look so far back.
             died_s = self._ended_by[client.request_id].died_s
             if any(ended_s <= marked_s <= died_s for marked_s in self._marked_s):
