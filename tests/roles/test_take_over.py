@@ -11,9 +11,6 @@ from tests.roles.site import Process, Site
 
 pytestmark = [pytest.mark.kafka, pytest.mark.crash]
 
-SLOW = "sandbox-lat2500"
-TAKE_OVER_S = 15.0
-
 
 @pytest.fixture
 async def site(tmp_path: Path, kafka: str) -> AsyncIterator[Site]:
