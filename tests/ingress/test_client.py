@@ -174,7 +174,7 @@ async def test_a_stream_past_its_deadline_ends_with_the_dialects_own_error(
     make_gateway: Any, path: str, body: Any, begins: bytes, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(client_module, "DEADLINE_GRACE_S", 0)
-    gateway = await make_gateway(request_deadline_s=0.1)
+    gateway = await make_gateway(request_deadline_s=0.6)
     gateway.worker.script = begin_to_stream
     response = await gateway.bearer("acme").request("POST", path, body | {"stream": True})
     assert response.ended
