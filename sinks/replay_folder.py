@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from tollgate.errors import UsageError
+from tollgate.errors import ConfigError, UsageError
 from tollgate.sinks import disk
 from tollgate.sinks.manifest import LOG, TEMPORARY, Cursor, Manifest
 from tollgate.sinks.rows import SCHEMAS
@@ -36,17 +36,34 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def check_folder(to: Path) -> None:
-    """Refuse a folder with anything but a replay in it: not least the gateway's own, whose sink would be fenced."""
+    """Refuse a folder with anything but a replay in it: not least the gateway's own, whose sink would be fenced.
+
+    Raises `UsageError`; `ConfigError` when it cannot be read.
+    """
     ours = {LOG, TEMPORARY, LOCK, PLAN, *SCHEMAS}
-    if to.exists() and (others := sorted(path.name for path in to.iterdir() if path.name not in ours)):
+    try:
+        names = [path.name for path in to.iterdir()]
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise UsageError(f"{to} is no folder: name an empty one, or one that is not there yet") from None
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be read ({error.strerror}): name another folder") from None
+    if others := sorted(name for name in names if name not in ours):
         raise UsageError(f"{to} holds {others[0]}, so it is neither empty nor the folder of a replay: name another one")
 
 
 @contextmanager
 def only_replay(to: Path) -> Iterator[None]:
-    """Keep other replays out of the folder. Raises `UsageError` when one works there."""
-    disk.make_folder(to)
-    lock = os.open(to / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    """Keep other replays out of the folder. Raises `UsageError` when one works there.
+
+    Raises `ConfigError` when the folder cannot be made, or written to.
+    """
+    try:
+        disk.make_folder(to)
+        lock = os.open(to / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be written to ({error.strerror}): name another folder") from None
     try:
         deadline = time.monotonic() + LOCK_WAIT_S
         while True:

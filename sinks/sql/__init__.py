@@ -5,9 +5,10 @@ missing and none is there twice, whether a gateway runs or not.
 """
 
 import csv
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from tollgate.errors import UsageError
+from tollgate.errors import ConfigError, UsageError
 from tollgate.log import Log
 from tollgate.sinks.fold import TOPICS, Fold
 from tollgate.sinks.manifest import TEMPORARY, load
@@ -70,7 +71,8 @@ async def run(
 
     `parameters` are bound to `?` and `$name`. `json` is an array of objects; in it, as in `csv`, amounts have all
     their decimals and times are ISO 8601; in `json` amounts are strings, since most readers of JSON would make them
-    floats. Raises `UsageError` for what DuckDB refuses, with its words.
+    floats. Raises `UsageError` for what DuckDB refuses, with its words, and `ConfigError` when the file cannot be
+    written.
     """
     if format == "parquet" and out is None:
         raise UsageError("--format parquet is not for a terminal: name a file with --output")
@@ -80,13 +82,27 @@ async def run(
             relation = connection.sql(query, params=parameters)
             columns = list(relation.columns)
             if format == "parquet" and out is not None:
-                pq.write_table(relation.to_arrow_table(), out, compression="zstd")
+                with _writing(out):
+                    pq.write_table(relation.to_arrow_table(), out, compression="zstd")
                 return
             rows = relation.fetchall()
         except duckdb.Error as error:
             raise UsageError(str(error)) from None
-    with nullcontext(sys.stdout) if out is None else out.open("w", encoding="utf-8", newline="") as stream:
+    if out is None:
+        _WRITERS[format](sys.stdout, columns, rows)
+        return
+    with _writing(out), out.open("w", encoding="utf-8", newline="") as stream:
         _WRITERS[format](stream, columns, rows)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Raise `ConfigError` for what the system says of the file."""
+    try:
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else error
+        raise ConfigError(f"{out} cannot be written ({why}): name another file with --output") from None
 
 
 def _check(connection: Connection, query: str) -> None:

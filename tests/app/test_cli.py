@@ -453,6 +453,35 @@ def test_sql_that_is_none_is_wrong_usage(run, empty_log):
     assert run("sql", "select 1", "--format", "parquet")[0] == 2
 
 
+@pytest.mark.parametrize("format", ["csv", "json", "table", "parquet"])
+@pytest.mark.parametrize("place", ["nowhere/x", "data"])
+def test_an_answer_that_cannot_be_written_names_its_file(run, empty_log, format, place):
+    code, _, err = run("sql", "select 1", "--output", place, "--format", format)
+
+    assert code == 3
+    assert err.startswith(f"tollgate: {place} cannot be written (")
+    assert err.endswith("): name another file with --output\n")
+
+
+def test_a_replay_into_a_file_is_wrong_usage(run, empty_log):
+    Path("file").write_text("mine")
+
+    assert run("replay", "--to", "file") == (
+        2,
+        "",
+        "tollgate: file is no folder: name an empty one, or one that is not there yet\n",
+    )
+
+
+@pytest.mark.parametrize("place", ["file/below", "/proc/replayed"])
+def test_a_folder_that_cannot_be_made_is_named(run, empty_log, place):
+    Path("file").write_text("mine")
+    code, _, err = run("replay", "--to", place)
+
+    assert code in (2, 3)
+    assert err.startswith(f"tollgate: {place} ") and err.count("\n") == 1
+
+
 def test_a_replay_says_what_it_made(run, empty_log):
     assert run("replay", "--to", "out") == (0, "0 rows of 0 records are in out\n", "")
     assert json.loads(run("replay", "--to", "out", "--json")[1])["records"] == 0
