@@ -148,9 +148,12 @@ async def test_images(running: Running):
 
 
 async def test_moderations(running: Running):
-    answer = await running.openai.moderations.create(model="sandbox", input="Hello")
+    answer = await running.openai.moderations.with_raw_response.create(model="sandbox", input="Hello")
 
-    assert not answer.results[0].flagged
+    assert not answer.parse().results[0].flagged
+    assert answer.headers["x-tollgate-cost-usd"] == "0"  # nothing was stated, so nothing is charged
+    books = await open_sql(running.data, running.gateway.log)
+    assert books.execute("select count(*) from costs").fetchall() == [(0,)]
 
 
 async def test_speech(running: Running):

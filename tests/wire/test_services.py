@@ -469,11 +469,19 @@ def test_a_whole_request_that_is_counted_names_the_providers_model(field):
     assert orjson.loads(exchange.request.body) == {field: {"model": "models/gemini-x", "contents": contents}}
 
 
-def test_a_moderation_says_nothing_of_its_usage():
+def test_a_moderation_without_usage_counts_as_nothing_however_it_ends():
+    assert start("/v1/moderations").meter.estimate == Usage()
     answer, meter = told("/v1/moderations", {"id": "modr-1", "model": "omni", "results": [{"flagged": False}]})
 
     assert answer["results"] == [{"flagged": False}]
-    assert meter.usage is None
+    assert (meter.usage, meter.estimate) == (None, Usage())
+
+
+def test_a_moderation_is_metered_by_the_usage_that_its_provider_states():
+    usage = {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}
+    _, meter = told("/v1/moderations", {"results": [], "usage": usage})
+
+    assert (meter.usage, meter.estimate) == (Usage(input_tokens=9), None)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,12 @@
-"""Moderations, `POST /v1/moderations`: is a text or an image harmful? Free at OpenAI, priced elsewhere."""
+"""Moderations, `POST /v1/moderations`: is a text or an image harmful? Free at OpenAI, priced elsewhere.
 
-from tollgate.wire import Ask, Body, Meter, Quirks, fields
+Who charges for it states the usage. Where none is stated nothing is counted, so that nobody pays for a guess.
+"""
+
+from collections.abc import Mapping
+
+from tollgate.events import Usage
+from tollgate.wire import Ask, Body, Exchange, Meter, Quirks, fields
 from tollgate.wire.failures import unreadable
 from tollgate.wire.openai.usage import meter_usage
 from tollgate.wire.services import JsonService, input_bound
@@ -26,6 +32,28 @@ class Moderations(JsonService):
             unbounded=_image(given) or fields.changes_price(body, _NEUTRAL, {}),
         )
 
+    @classmethod
+    def exchange(
+        cls,
+        body: Body,
+        *,
+        request_id: str,
+        model: str,
+        max_output_tokens: int | None,
+        headers: Mapping[str, str],
+        quirks: Quirks,
+    ) -> Exchange:
+        exchange = super().exchange(
+            body,
+            request_id=request_id,
+            model=model,
+            max_output_tokens=max_output_tokens,
+            headers=headers,
+            quirks=quirks,
+        )
+        exchange.meter.estimate = Usage()
+        return exchange
+
     def read_answer(self, answer: Body, meter: Meter, quirks: Quirks) -> None:
         if not answer.get("error") and not isinstance(answer.get("results"), list):
             raise unreadable("it has no 'results'")
@@ -33,6 +61,8 @@ class Moderations(JsonService):
 
     def meter(self, answer: Body, meter: Meter) -> None:
         meter_usage(meter, answer, answer.get("usage"), self.quirks)
+        if meter.usage is not None:
+            meter.estimate = None
 
 
 def _image(given: str | list[object]) -> str | None:
