@@ -34,11 +34,13 @@ Progress = Callable[[int, int], None]
 class Replayed(NamedTuple):
     """What a replay did. `skipped` are records of which no row can be made.
 
+    `rows` and `records` are what this run has added; `rows_in_folder` counts those of earlier runs, too.
     `starts` are the cursors with which the folder's history begins: offset, epoch of the journal, and the last link
     of the audit chain. `stretches` are what this run has read.
     """
 
     rows: int
+    rows_in_folder: int
     records: int
     skipped: tuple[Skipped, ...]
     seconds: float
@@ -95,7 +97,8 @@ async def replay(
                 log, manifest, parts, open_day=open_day, read=read, max_rows=max_rows, failpoint=failpoint
             )
         await _compact(manifest, open_day, clock_ms(), failpoint)
-    return Replayed(rows, total, tuple(skipped), time.monotonic() - begun, plan.starts, tuple(parts))
+        held = sum(file.rows for file in manifest.state.files.values())
+    return Replayed(rows, held, total, tuple(skipped), time.monotonic() - begun, plan.starts, tuple(parts))
 
 
 def _open_day(range: Range, time_ms: int) -> str:

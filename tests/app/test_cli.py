@@ -487,6 +487,22 @@ def test_a_replay_says_what_it_made(run, empty_log):
     assert json.loads(run("replay", "--to", "out", "--json")[1])["records"] == 0
 
 
+def test_a_replay_that_finds_nothing_new_says_what_is_there(run, empty_log, monkeypatch):
+    async def replay(log: Log, to: Path, **options: Any) -> Replayed:
+        return Replayed(0, 240, 0, (), 0.0, {}, ())
+
+    monkeypatch.setattr("tollgate.sinks.replay.replay", replay)
+    assert run("replay", "--to", "out")[1] == "0 rows of 0 records are new; with them, 240 rows are in out\n"
+
+
+def test_a_range_that_ends_before_it_begins_is_wrong_usage(run, empty_log):
+    code, _, err = run("replay", "--to", "out", "--from", "2026-12-01", "--until", "2026-11-01")
+
+    assert code == 2
+    assert err == "tollgate: --from 2026-12-01 is later than --until 2026-11-01: give the earlier time to --from\n"
+    assert not Path("out").exists()
+
+
 def test_a_replay_needs_a_log(run):
     code, _, err = run("replay", "--to", "out")
 
@@ -507,7 +523,7 @@ def test_a_replay_takes_days_and_times(run, empty_log, monkeypatch, time, range)
 
     async def replay(log: Log, to: Path, **options: Any) -> Replayed:
         asked.append(options["range"])
-        return Replayed(0, 0, (), 0.0, {}, ())
+        return Replayed(0, 0, 0, (), 0.0, {}, ())
 
     monkeypatch.setattr("tollgate.sinks.replay.replay", replay)
     assert run("replay", "--to", "out", "--from", time, "--until", time)[0] == 0

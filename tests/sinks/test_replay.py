@@ -59,7 +59,7 @@ async def test_a_replay_writes_what_the_sink_wrote(tmp_path: Path) -> None:
     done = await replay(log, tmp_path / "again", clock_ms=lambda: NOON_MS + DAY_MS)
     assert kept(tmp_path / "again") == kept(tmp_path / "live") == told(log)
     assert kept(tmp_path / "again", closed=True) == kept(tmp_path / "live", closed=True)
-    assert (done.rows, done.records, done.skipped) == (240, 184, ())
+    assert (done.rows, done.rows_in_folder, done.records, done.skipped) == (240, 240, 184, ())
 
 
 async def test_replaying_twice_changes_nothing(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_replaying_twice_changes_nothing(tmp_path: Path) -> None:
     await replay(log, tmp_path, clock_ms=lambda: TOMORROW_MS)
     before = load(tmp_path)
     done = await replay(log, tmp_path, clock_ms=lambda: TOMORROW_MS)
-    assert (load(tmp_path), done.rows) == (before, 0)
+    assert (load(tmp_path), done.rows, done.rows_in_folder) == (before, 0, 240)
 
 
 async def test_days_that_are_over_are_closed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import typer
 from tollgate.app.cli_config import ConfigFile
 from tollgate.app.cli_output import print_json, progress_bar, quiet, remark
 from tollgate.app.cli_times import unix_ms
-from tollgate.errors import ConfigError
+from tollgate.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from tollgate.log import Log
@@ -74,6 +74,8 @@ def replay(
     from tollgate.sinks.starts import Range
 
     range = Range(from_ms=_instant(from_, "--from"), until_ms=_instant(until, "--until"))
+    if range.from_ms is not None and range.until_ms is not None and range.from_ms > range.until_ms:
+        raise UsageError(f"--from {from_} is later than --until {until}: give the earlier time to --from")
     settings = resolve(os.environ, config=config)
     if processes is None:
         processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -98,7 +100,10 @@ def replay(
         return 0
     for record in done.skipped:
         remark(f"skipped {record.topic}[{record.partition}] at {record.offset}: {record.reason}")
-    print(f"{done.rows} rows of {done.records} records are in {to}")
+    if done.rows == done.rows_in_folder:
+        print(f"{done.rows} rows of {done.records} records are in {to}")
+    else:
+        print(f"{done.rows} rows of {done.records} records are new; with them, {done.rows_in_folder} rows are in {to}")
     for key, start in done.starts.items():
         if start.hash:
             print(f"{key} begins at {start.offset}; the audit chain's link before it is {start.hash}")
@@ -116,6 +121,7 @@ def _summary(to: Path, from_: str | None, until: str | None, done: "Replayed") -
         "from": from_,
         "until": until,
         "rows": done.rows,
+        "rows_in_folder": done.rows_in_folder,
         "records": done.records,
         "seconds": round(done.seconds, 3),
         "records_per_s": round(done.records / done.seconds) if done.seconds else None,
