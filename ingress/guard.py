@@ -203,7 +203,13 @@ def _check_path(scope: Scope) -> None:
 
 
 def unknown_path() -> Refusal:
-    return Refusal(404, "not_found", "There is nothing at this URL. Clients are to use a base URL that ends in /v1.")
+    """Which dialect is meant is not known where the path is wrong, so the base URL of every one is told."""
+    return Refusal(
+        404,
+        "not_found",
+        "There is nothing at this URL. The base URL of OpenAI's clients is this gateway's address with /v1 at its end; "
+        "that of Anthropic's and Google's clients is the address alone, without a path.",
+    )
 
 
 def _too_large(max_bytes: int) -> Refusal:

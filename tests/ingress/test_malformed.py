@@ -88,6 +88,16 @@ async def test_it_is_refused_in_the_clients_dialect_and_says_what_and_where(make
     assert gateway.worker.accepted == []
 
 
+@pytest.mark.parametrize("path", ["/v1/v1/messages", "/v1/messages/x", "/v1/nothing", "//v1/models"])
+async def test_who_asks_at_a_wrong_url_is_told_the_base_url_of_each_client(gateway: Gateway, path: str):
+    response = await gateway.admin.request("POST", path, BODIES[CHAT])
+    message = response.error["message"]
+
+    assert response.status == 404
+    assert "OpenAI's clients is this gateway's address with /v1 at its end" in message
+    assert "Anthropic's and Google's clients is the address alone" in message
+
+
 async def test_a_wrong_method_is_told_the_right_ones(gateway: Gateway):
     for path, allowed in ((CHAT, "POST"), ("/v1/models", "GET, HEAD"), ("/v1/keys/x", "DELETE, GET, HEAD, PATCH")):
         response = await gateway.admin.request("PUT", path)
