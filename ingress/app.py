@@ -40,7 +40,7 @@ from tollgate.ingress.http import Answer, ClientGone, Incoming, encoded
 from tollgate.ingress.metrics import GONE, Metrics
 from tollgate.ingress.models import Models
 from tollgate.ingress.probes import Probes, Readiness
-from tollgate.ingress.routes import ROUTES, Routes
+from tollgate.ingress.routes import ROUTES, Routes, check_google_method
 from tollgate.ingress.story import Stories
 from tollgate.wire.exchange import WIRES
 
@@ -51,6 +51,8 @@ Access: TypeAlias = Literal["open", "key", "admin"]
 Handler: TypeAlias = Callable[[Incoming], Awaitable[Answer | None]]
 
 CONTROL_OFFSET = OFFSET_HEADER.encode()
+
+SHOWN_CHARS = 200  # of a path, in an error
 
 _INCOMING = "tollgate.incoming"  # where the router's scope carries what the edge made of the request
 
@@ -75,14 +77,19 @@ class Endpoint:
     def methods(self) -> frozenset[str]:
         return frozenset(self._handlers)
 
-    def handler(self, method: str) -> Handler:
-        """Raises `Refusal` (405) that names the methods there are."""
+    def handler(self, method: str, path: str) -> Handler:
+        """Raises `Refusal` (405) that names the methods which the path takes, or (404) for an unknown one of Google's."""
         try:
             return self._handlers[method]
         except KeyError:
+            if method == "POST":
+                check_google_method(path)
             allowed = ", ".join(sorted(self._handlers))
             raise Refusal(
-                405, "method_not_allowed", f"{self.route} takes {allowed} only.", headers={"allow": allowed}
+                405,
+                "method_not_allowed",
+                f"{ascii(path[:SHOWN_CHARS])} takes {allowed} only.",
+                headers={"allow": allowed},
             ) from None
 
 
@@ -147,7 +154,7 @@ class Ingress:
 
     async def _serve(self, endpoint: Endpoint, incoming: Incoming) -> None:
         incoming.route = endpoint.route
-        handler = endpoint.handler(incoming.method)
+        handler = endpoint.handler(incoming.method, incoming.path)
         if endpoint.access != "open":
             self._check_ready()
             if self._door.freshness.stale or CONTROL_OFFSET in incoming.headers:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from starlette.routing import compile_path
 
+from tollgate.errors import Refusal
 from tollgate.events import Dialect
 from tollgate.wire import Body
 from tollgate.wire.gemini.array import ArrayWriter
@@ -79,6 +80,21 @@ ROUTES: tuple[Route, ...] = (
     *_google("v1"),
     *_google("v1beta"),
 )
+
+
+_GOOGLE_METHOD = re.compile(r"/v1(?:beta)?/models/.+:([^/:]*)")
+
+
+def check_google_method(path: str) -> None:
+    """Google writes a method behind a model's name. Raise `Refusal` (404) for one on a path that is in no table."""
+    if match := _GOOGLE_METHOD.fullmatch(path):
+        known = ", ".join(dict.fromkeys(route.path.rpartition(":")[2] for route in _google("v1beta")))
+        raise Refusal(
+            404,
+            "not_found",
+            f"There is no method {ascii(match[1][:64])} of models here; there are {known}.",
+            param="method",
+        )
 
 
 class Routes:

@@ -109,7 +109,7 @@ async def test_a_key_in_the_url_is_refused_though_another_is_in_a_header(gateway
         (GENERATE, {"contents": [{"parts": [{"text": 1}]}], "generationConfig": 3}, 400, "INVALID_ARGUMENT"),
         ("/v1beta/models/nobody-has-this:generateContent", BODY, 404, "NOT_FOUND"),
         ("/v1beta/models/:generateContent", BODY, 400, "INVALID_ARGUMENT"),
-        ("/v1beta/models/sandbox:predict", BODY, 405, "INVALID_ARGUMENT"),
+        ("/v1beta/models/sandbox:predict", BODY, 404, "NOT_FOUND"),
         ("/v1beta/cachedContents", BODY, 404, "NOT_FOUND"),
     ],
 )
@@ -119,6 +119,21 @@ async def test_every_refusal_has_googles_shape(gateway: Gateway, path: str, body
     assert response.status == status
     assert (response.error["code"], response.error["status"]) == (status, word)
     assert response.error["message"] and response.error["details"]
+
+
+async def test_a_method_that_google_has_and_we_have_not_is_told_those_there_are(gateway: Gateway):
+    response = await gateway.bearer("acme").request("POST", "/v1beta/models/house/llama:8b:foo", BODY)
+
+    assert response.error["message"] == (
+        "There is no method 'foo' of models here; there are generateContent, streamGenerateContent, countTokens."
+    )
+
+
+async def test_a_wrong_http_method_names_the_path_that_was_asked(gateway: Gateway):
+    for method, path, takes in (("GET", GENERATE, "POST"), ("POST", "/v1beta/models/sandbox", "GET, HEAD")):
+        response = await gateway.bearer("acme").request(method, path, BODY if method == "POST" else None)
+        assert response.status == 405
+        assert response.error["message"] == f"'{path}' takes {takes} only."
 
 
 async def test_a_body_that_is_nested_too_deeply_is_refused(gateway: Gateway):
