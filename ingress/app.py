@@ -78,7 +78,7 @@ class Endpoint:
         return frozenset(self._handlers)
 
     def handler(self, method: str, path: str) -> Handler:
-        """Raises `Refusal` (405) that names the methods which the path takes, or (404) for an unknown one of Google's."""
+        """Raises `Refusal` (405) that names the methods there are, or (404) for an unknown one of Google's."""
         try:
             return self._handlers[method]
         except KeyError:
@@ -88,7 +88,7 @@ class Endpoint:
             raise Refusal(
                 405,
                 "method_not_allowed",
-                f"{ascii(path[:SHOWN_CHARS])} takes {allowed} only.",
+                f"{path[:SHOWN_CHARS]!a} takes {allowed} only.",
                 headers={"allow": allowed},
             ) from None
 

@@ -92,7 +92,7 @@ def check_google_method(path: str) -> None:
         raise Refusal(
             404,
             "not_found",
-            f"There is no method {ascii(match[1][:64])} of models here; there are {known}.",
+            f"There is no method {match[1][:64]!a} of models here; there are {known}.",
             param="method",
         )
 

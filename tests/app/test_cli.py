@@ -187,6 +187,16 @@ def test_the_gateways_refusal_is_told_in_its_own_words(run, gateway, status, cod
     assert err.startswith("tollgate: no such thing") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["show", "revoke"])
+@pytest.mark.parametrize(("spoilt", "told"), [("", "; its id is abcd1234"), ("!", "")])
+def test_a_whole_key_in_the_place_of_its_id_is_not_shown(run, gateway, command, spoilt, told):
+    secret = "s3cr3T" * 7 + "x"
+    code, out, err = run("keys", command, f"sk-tollgate-abcd1234-{secret}{spoilt}")
+
+    assert (code, out, gateway.asked) == (2, "", [])
+    assert err == f"tollgate: this is a key itself, not its id{told}; 'tollgate keys list' shows the ids\n"
+
+
 def test_an_answer_that_is_not_ours_is_told_by_its_status(run, gateway):
     gateway.status, gateway.answer = 502, ["?"]
 
@@ -567,6 +577,16 @@ def test_an_export_needs_a_log_and_an_import_an_archive(run):
     assert "there is no log that can be read" in run("log", "export", "history")[2]
     assert run("log", "import", "history")[0] == 3
     assert run("log", "export", "history.zip")[0] == 2
+
+
+def test_a_file_that_is_no_archive_is_told_in_one_line(run):
+    Path("notatar").write_text("no")
+
+    assert run("log", "import", "notatar") == (
+        3,
+        "",
+        "tollgate: notatar: is no tar file; name a folder or a file that 'tollgate log export' has made\n",
+    )
 
 
 def test_books_that_balance_are_exit_code_0(run, empty_log):

@@ -42,7 +42,8 @@ async def test_a_second_process_is_refused_and_told_who_has_the_log(tmp_path: Pa
         "asyncio.run(EmbeddedLog.open(pathlib.Path(sys.argv[1]), Topics(topics={})))"
     )
     second = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
-    assert f"LogLocked: {tmp_path}: the log is in use by process {os.getpid()}" in second.stderr
+    said = f"the log is in use by process {os.getpid()}: stop it, or name another folder with TOLLGATE_DATA"
+    assert f"LogLocked: {tmp_path}: {said}" in second.stderr
     await log.close()
     await (await EmbeddedLog.open(tmp_path, declare("t"))).close()
 

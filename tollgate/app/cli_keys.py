@@ -116,6 +116,12 @@ def admin(json: Json = False) -> int:
 
 
 def _path(key_id: str) -> str:
+    from tollgate.keys import PREFIX, parse
+
+    if key_id.startswith(PREFIX):  # never to be shown: it may be a secret, well-formed or with a slip in it
+        key = parse(key_id)
+        its_id = f"; its id is {key.key_id}" if key else ""
+        raise UsageError(f"this is a key itself, not its id{its_id}; 'tollgate keys list' shows the ids")
     if not key_id.replace("-", "").replace("_", "").isalnum() or not key_id.isascii():
         raise UsageError(f"{key_id!r} is not a key's id; 'tollgate keys list' shows them")
     return f"/v1/keys/{key_id}"

@@ -259,8 +259,12 @@ def open_archive(place: Path) -> Iterator[Archive]:
         return
     try:
         tar = tarfile.open(place)  # noqa: SIM115 closed below
-    except (OSError, tarfile.TarError) as error:
+    except OSError as error:
         raise ConfigError(f"{place}: cannot be opened: {error}") from None
+    except tarfile.TarError:  # its words are a list of all that was tried
+        raise ConfigError(
+            f"{place}: is no tar file; name a folder or a file that 'tollgate log export' has made"
+        ) from None
     with tar:
         yield Archive(place, _Tar(tar))
 

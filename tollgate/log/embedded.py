@@ -639,7 +639,9 @@ def take_lock(folder: Path) -> int:
     except OSError:
         holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
         os.close(lock)
-        raise LogLocked(f"{folder}: the log is in use by process {holder}") from None
+        raise LogLocked(
+            f"{folder}: the log is in use by process {holder}: stop it, or name another folder with TOLLGATE_DATA"
+        ) from None
     os.truncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     return lock
