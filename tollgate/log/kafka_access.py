@@ -9,6 +9,7 @@ import logging
 import ssl
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from operator import itemgetter
 from typing import Any, Literal
 
 import msgspec
@@ -137,7 +138,7 @@ async def _denied_topics(connection: Any, topics: Mapping[str, Collection[Operat
     except NotImplementedError:  # a broker before Kafka 2.3 does not tell; it will refuse when it comes to that
         return []
     denied: defaultdict[Operation, list[str]] = defaultdict(list)
-    for code, topic, _, _, allowed in sorted(answer.topics):
+    for code, topic, _, _, allowed in sorted(answer.topics, key=itemgetter(1)):
         if code in (0, TopicAuthorizationFailedError.errno):
             for operation in not_in(allowed if code == 0 else 0, topics[topic]):
                 denied[operation].append(topic)
