@@ -35,6 +35,15 @@ async def test_a_reply_of_a_replaced_owner_is_dropped():
     assert [(await waiter.get()).body, (await waiter.get()).body] == [b"new", b"!"]
 
 
+async def test_a_request_is_waited_for_until_its_last_reply_has_come():
+    replies = LocalReplies("a")
+    replies.open("r")
+    replies.send("a", reply(0))
+    assert replies.waiting == 1
+    replies.send("a", reply(1, last=True))
+    assert replies.waiting == 0
+
+
 async def test_a_gap_is_an_error_to_the_client():
     replies = LocalReplies("a")
     waiter = replies.open("r")

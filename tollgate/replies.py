@@ -171,6 +171,11 @@ class LocalReplies:
             if not waiter.complete:
                 waiter.give_up(why)
 
+    @property
+    def waiting(self) -> int:
+        """Requests whose last reply has not come."""
+        return sum(not waiter.complete for waiter in self._waiters.values())
+
     def waiter(self, request_id: str) -> Waiter | None:
         """Whoever waits for the request in this process."""
         return self._waiters.get(request_id)

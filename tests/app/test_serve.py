@@ -19,8 +19,18 @@ SECRETS = Secrets(Secret("an admin key"), Secret("a secret"))
 class Stages:
     """A gateway with nothing in it."""
 
+    requests_under_way = 0
+
+    def __init__(self) -> None:
+        self.interrupted = asyncio.Event()
+
     async def application(self, scope, receive, send) -> None:
-        raise AssertionError("nobody asks for anything")
+        """What is asked is under way until it is interrupted."""
+        self.requests_under_way += 1
+        STEPS.append("ask")
+        await self.interrupted.wait()
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
 
     @asynccontextmanager
     async def started(self):
@@ -33,7 +43,8 @@ class Stages:
         STEPS.append("refuse")
 
     def interrupt(self) -> None:
-        pass
+        STEPS.append("interrupt")
+        self.interrupted.set()
 
 
 @pytest.fixture
@@ -102,3 +113,36 @@ async def test_a_second_signal_ends_the_patience(tmp_path, stages, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(0.05)
     assert await running == 0
+
+
+async def test_who_stops_it_is_told_what_it_waits_for_and_ends_that_by_a_second_signal(
+    tmp_path, stages, monkeypatch, capsys
+):
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(serve, "_greet", lambda at, *_: url.set_result(at))
+    path = tmp_path / "gateway.yaml"
+    path.write_text("server: {leave_s: 0, drain_s: 3600}")
+    running = asyncio.create_task(serving(tmp_path, load_config(path, {})))
+    host, port = (await url).removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    while "ask" not in STEPS:
+        await asyncio.sleep(0.01)
+
+    os.kill(os.getpid(), signal.SIGINT)
+    while "refuse" not in STEPS:
+        await asyncio.sleep(0.01)
+    assert capsys.readouterr().err == (
+        "waiting for 1 request under way, up to 3600 s; press Ctrl-C again to end it now\n"
+    )
+    os.kill(os.getpid(), signal.SIGINT)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 503")
+    writer.close()
+    assert await running == 0
+    assert STEPS == ["ask", "discourage", "refuse", "interrupt"]
+
+
+def test_several_are_waited_for_in_the_plural():
+    assert serve._patience(2, 0.5) == (
+        "waiting for 2 requests under way, up to 0.5 s; press Ctrl-C again to end them now"
+    )

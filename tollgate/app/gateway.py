@@ -113,6 +113,11 @@ class Gateway:
         """Take no new requests; those under way go on."""
         self._watch.waiting_for.append(reason)
 
+    @property
+    def requests_under_way(self) -> int:
+        """Those whose clients wait at this process."""
+        return self._replies.waiting
+
     def interrupt(self) -> None:
         """End the requests under way in this process: the time to let them end by themselves is over.
 

@@ -53,6 +53,8 @@ async def _serve(
         def stop() -> None:
             gateway.refuse_new(STOPPING)
             server.should_exit = True
+            if under_way := gateway.requests_under_way:
+                print(_patience(under_way, config.server.drain_s), file=sys.stderr, flush=True)
             if starting is not None:
                 starting.cancel()
             loop.call_later(config.server.drain_s, gateway.interrupt)
@@ -61,9 +63,11 @@ async def _serve(
             loop.call_later(last_s, _die, f"the process has not come to its end in {last_s:.0f} s")
 
         def leave() -> None:
-            """At the first signal; at once at a second one, or while nobody was let in yet."""
+            """At the first signal; at once at a second one, or while nobody was let in yet. The next ends the calls."""
             nonlocal leaving
-            if starting is not None:
+            if server.should_exit:
+                gateway.interrupt()
+            elif starting is not None:
                 stop()
             elif leaving is not None:
                 leaving.cancel()
@@ -146,6 +150,12 @@ def _greet(url: str, config: Config, data: Path) -> None:
         f"""    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
         flush=True,
     )
+
+
+def _patience(under_way: int, drain_s: float) -> str:
+    """What somebody needs who has just stopped it, and sees nothing happen."""
+    requests, them = ("request", "it") if under_way == 1 else ("requests", "them")
+    return f"waiting for {under_way} {requests} under way, up to {drain_s:g} s; press Ctrl-C again to end {them} now"
 
 
 def _example_model(config: Config) -> str:
