@@ -175,6 +175,8 @@ class Runner(Writer):
         """
         if not self._world.shared:
             return
+        if self._world.settled is not None:
+            await self._world.settled()
         while not self._is_certain():
             if self._released is not None and self._released.done():
                 raise ProviderError("connection", "the process was halted before the call could be made")

@@ -1,7 +1,7 @@
 """Everything outside that the owner of a partition touches."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -37,3 +37,4 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     clock_s: Callable[[], float] = time.monotonic  # it goes on while the process is halted
     # For patience with others: it stands still while none of them could be heard. Without it, `clock_s` counts.
     answering_s: Callable[[], float] | None = None
+    settled: Callable[[], Awaitable[None]] | None = None  # returns when no cancellation is held up by an outage

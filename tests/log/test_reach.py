@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.log.reach import BEHIND_AFTER_S, LONGEST_PAUSE_S, SHARES, Queue, Reach, Worth, pause_s
+from tollgate.log.reach import BEHIND_AFTER_S, LONGEST_PAUSE_S, SETTLES_S, SHARES, Queue, Reach, Worth, pause_s
 
 LATE_S = BEHIND_AFTER_S + 0.1
 HALF_FULL = int(SHARES["new"] * 100)
@@ -35,6 +35,18 @@ def test_the_clock_stands_still_while_the_log_is_behind():
     assert reach.answering_s(40.0) == 6.0, "the outage counts until it was noticed"
     reach.look(40.0, None)
     assert reach.answering_s(41.0) == 7.0
+
+
+def test_a_log_has_settled_when_it_has_answered_for_a_while_after_its_start_or_an_outage():
+    reach = Reach(0.0)
+    assert reach.settles_in_s(0.25) == SETTLES_S - 0.25
+    reach.look(1.0, None)
+    assert reach.settles_in_s(1.0) == 0.0
+    reach.look(20.0, 10.0)
+    assert reach.settles_in_s(20.1) == SETTLES_S
+    reach.look(20.25, None)
+    assert reach.settles_in_s(20.5) == SETTLES_S - 0.5
+    assert reach.settles_in_s(20.0 + SETTLES_S) == 0.0
 
 
 def test_a_process_that_was_halted_itself_has_not_heard_others_be_silent():

@@ -5,6 +5,8 @@ once; and soon after the broker is back requests are answered again.
 """
 
 import asyncio
+import io
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +21,8 @@ import pytest
 
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
 from tests.roles.site import START_S, Process, Site
+from tollgate.log.kafka import QUEUE_BYTES
+from tollgate.log.kafka_clients import SESSION_TIMEOUT_S
 from tollgate.log.reach import BEHIND_AFTER_S
 
 pytestmark = [pytest.mark.kafka, pytest.mark.crash]
@@ -165,6 +169,49 @@ async def refused_in_both_dialects(site: Site, ingress: Process) -> None:
     assert "Try again" in said.value.message
 
 
+async def three_roles(site: Site) -> tuple[Process, Process, Process]:
+    ingress, worker, sink = (site.start(role, f"{role}-1") for role in ("ingress", "worker", "sink"))
+    await site.ready(ingress, worker, sink)
+    return ingress, worker, sink
+
+
+def the_books_agree(site: Site, sink: Process, load: Load) -> dict[str, tuple[str, str]]:
+    """Stop the sink and compare; return status and cost by request."""
+    sink.kill(signal.SIGTERM)
+    assert sink.ended() == 0
+    checked = site.command("reconcile")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    found = site.command("sql", "--format", "json", "select request_id, status, cost_usd from usage")
+    assert found.returncode == 0, found.stderr
+    rows = [(row["request_id"], row["status"], str(row["cost_usd"])) for row in orjson.loads(found.stdout)]
+    ends = {request_id: (status, cost) for request_id, status, cost in rows}
+    assert len(ends) == len(rows), "no request has two ends"
+    for asked in load.of(200):
+        assert ends[asked.request_id][0] == "completed"
+    return ends
+
+
+async def nothing_was_called_for_the_refused(
+    site: Site, load: Load, ends: dict[str, tuple[str, str]], *, gone_s: float
+) -> None:
+    called = {row["call_id"].rpartition(".")[0] for row in await site.calls()}
+    assert {asked.request_id for asked in load.of(200)} <= called
+    for asked in load.of(503):
+        assert asked.retry_after == "1"
+        assert "Try again" in asked.body["error"]["message"]
+        if asked.at_s < gone_s:
+            continue  # it may have been decided and called in the moment before, and only that was not heard of
+        assert asked.request_id not in called
+        if asked.request_id in ends:  # it had landed all the same, and its cancellation right behind it
+            assert ends[asked.request_id][0] == "cancelled"
+            assert float(ends[asked.request_id][1]) == 0
+
+
+def memory_bytes(process: Process) -> int:
+    pages = int(Path(f"/proc/{process.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 async def test_every_role_starts_without_a_broker_and_comes_up_by_itself(site: Site, broker: KafkaBroker):
     broker.kill()
     processes = [site.start(role, f"{role}-1") for role in ("ingress", "worker", "sink")]
@@ -186,3 +233,73 @@ async def test_every_role_starts_without_a_broker_and_comes_up_by_itself(site: S
         assert await load.answers(back_s) < RECOVERY_S
     await site.ready(*processes)
     assert all(process.process.poll() is None for process in processes)
+
+
+async def test_a_broker_that_is_killed_under_load_and_comes_back_costs_no_end_and_no_process(
+    site: Site, broker: KafkaBroker
+):
+    ingress, worker, sink = await three_roles(site)
+    async with Load(site, ingress) as load:
+        await load.answers(time.monotonic())
+        gone_s = time.monotonic()
+        broker.kill()
+        await waits_for_the_log(ingress, worker, sink, within_s=NOTICED_S)
+        await refused_in_both_dialects(site, ingress)
+        await start_again(broker)
+        back_s = time.monotonic()
+        assert await load.answers(back_s) < RECOVERY_S
+        await site.ready(ingress, worker, sink)
+    assert all(process.process.poll() is None for process in (ingress, worker, sink))
+    late = [asked for asked in load.of(503) if asked.at_s - gone_s > NOTICED_S]
+    assert late and max(asked.took_s for asked in late) < NOTICED_S, "refused at once, not queued"
+    await asyncio.sleep(2)  # what had landed and was cancelled comes to its end
+    ends = the_books_agree(site, sink, load)
+    await nothing_was_called_for_the_refused(site, load, ends, gone_s=gone_s)
+
+
+async def test_a_broker_that_is_paused_cuts_no_stream_and_fills_no_memory(site: Site, broker: KafkaBroker):
+    ingress, worker, sink = await three_roles(site)
+    before = len(await site.calls())
+    streaming = asyncio.create_task(site.ask(ingress, "sandbox-chunks20-gap300", stream=True))
+    await site.called(more_than=before)
+    async with Load(site, ingress) as load:
+        await load.answers(time.monotonic())
+        at_rest = memory_bytes(ingress)
+        gone_s = time.monotonic()
+        broker.freeze(True)
+        try:
+            statuses = await flood(site, ingress, requests=400, body_bytes=1 << 20)
+            await waits_for_the_log(ingress, worker, sink, within_s=NOTICED_S)
+            assert set(statuses) == {503}
+            assert memory_bytes(ingress) - at_rest < QUEUE_BYTES + (96 << 20), "of 400 MiB offered"
+            await asyncio.sleep(max(0.0, gone_s + 2 * SESSION_TIMEOUT_S - time.monotonic()))
+        finally:
+            broker.freeze(False)
+        back_s = time.monotonic()
+        assert await load.answers(back_s) < RECOVERY_S
+        await site.ready(ingress, worker, sink)
+    assert all(process.process.poll() is None for process in (ingress, worker, sink))
+    status, headers, body = await streaming
+    assert status == 200
+    assert body.endswith(b"data: [DONE]\n\n"), "a stream under way goes on where it was"
+    assert len(await site.calls(headers["x-request-id"])) == 1
+    await asyncio.sleep(2)
+    ends = the_books_agree(site, sink, load)
+    assert ends[headers["x-request-id"]][0] == "completed"
+
+
+async def flood(site: Site, ingress: Process, *, requests: int, body_bytes: int) -> list[int]:
+    """Requests with large bodies, all at once; the statuses of their answers."""
+    content = orjson.dumps(BODY | {"messages": [{"role": "user", "content": "x" * body_bytes}]})
+    headers = {"authorization": f"Bearer {site.key}", "content-type": "application/json"}
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=50), timeout=aiohttp.ClientTimeout(total=60)
+    ) as session:
+
+        async def one() -> int:
+            url = f"{ingress.url}/v1/chat/completions"
+            async with session.post(url, data=io.BytesIO(content), headers=headers) as response:
+                await response.read()
+                return response.status
+
+        return await asyncio.gather(*(one() for _ in range(requests)))

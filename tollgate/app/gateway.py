@@ -203,6 +203,7 @@ class Gateway:
             now_ms=wall_clock_ms,
             count_tokens=counter.count,
             answering_s=self.log.answering_s,
+            settled=self.log.settled,
             shared=not self._config.log.embedded,
         )
 

@@ -129,6 +129,10 @@ class WritableLog(Log, Protocol):
         """What somebody new would wait for, in words for anybody; None while the log answers."""
         ...
 
+    async def settled(self) -> None:
+        """Return when the log has answered for a while: what others had waiting for it has come."""
+        ...
+
     def answering_s(self) -> float:
         """A clock in seconds that stands still while the log does not answer: nobody can be heard meanwhile."""
         ...

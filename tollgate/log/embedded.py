@@ -423,6 +423,9 @@ class EmbeddedLog(EmbeddedReader):
         """See `WritableLog.waits_for`: a disk that does not answer is not told from one that is slow."""
         return None
 
+    async def settled(self) -> None:
+        """See `WritableLog.settled`: always."""
+
     def answering_s(self) -> float:
         """See `WritableLog.answering_s`."""
         return time.monotonic()

@@ -162,6 +162,7 @@ class KafkaLog(KafkaReading):
             self._refusal = LogUnavailable("the log was opened to be read")
             return
         self._refusal = None
+        self._reach = Reach(time.monotonic())
         works = (self._send(), self._watch(), self._ask_often(), self._inquire())
         self._tasks = [asyncio.create_task(work) for work in works]
 
@@ -190,6 +191,13 @@ class KafkaLog(KafkaReading):
         if self._reach.behind:
             return f"the log: it has not answered for {self._reach.silent_s:.0f} s"
         return None
+
+    async def settled(self) -> None:
+        """See `WritableLog.settled`."""
+        wait_s = self._reach.settles_in_s(time.monotonic())
+        while wait_s > 0:
+            await asyncio.sleep(wait_s)
+            wait_s = self._reach.settles_in_s(time.monotonic())
 
     def answering_s(self) -> float:
         """See `WritableLog.answering_s`."""

@@ -11,6 +11,10 @@ from typing import Literal, TypeAlias
 # A log is behind when what it was asked for has waited this long. Also the most that the clock below advances at once.
 BEHIND_AFTER_S = 2.0
 
+# After an outage a request may be read whose client was refused meanwhile, and its cancellation comes behind it, in the
+# next batch of the process that gave up on it. So long is waited for that before a call is made.
+SETTLES_S = 1.0
+
 # Pauses between attempts to connect. The longest leaves most of 15 s for what is to be done after it.
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 3.0
@@ -43,6 +47,7 @@ class Reach:
         """For how long the log owes its oldest answer, as of the last look."""
         self._looked_s = now_s
         self._answering_s = 0.0
+        self._behind_s = now_s  # when it was last seen to be behind, or not yet known to answer
 
     @property
     def behind(self) -> bool:
@@ -53,6 +58,12 @@ class Reach:
         self._answering_s = self.answering_s(now_s)
         self._looked_s = now_s
         self.silent_s = 0.0 if asked_s is None else now_s - asked_s
+        if self.behind:
+            self._behind_s = now_s
+
+    def settles_in_s(self, now_s: float) -> float:
+        """How long until the log has answered for `SETTLES_S`; 0 when it has."""
+        return SETTLES_S if self.behind else max(0.0, self._behind_s + SETTLES_S - now_s)
 
     def answering_s(self, now_s: float) -> float:
         """A clock that stands still while the log is behind, and while nobody looks: this process was halted itself.
