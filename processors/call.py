@@ -137,6 +137,7 @@ class Call:
         self._number = 0
         self._candidate: Candidate | None = None
         self._exchange: Exchange | None = None
+        self._called = False  # before that, nothing can have been used
         self._started = 0.0
         self._started_ms = 0
         self._http_status: int | None = None
@@ -231,6 +232,7 @@ class Call:
         self._number, self._candidate = number, candidate
         self._http_status = self._upstream_id = None
         self._exchange = None
+        self._called = False
         self._started, self._started_ms = time.perf_counter(), self._now_ms()
         exchange = ENDPOINTS[self._request.endpoint].exchange(
             candidate.protocol,
@@ -247,6 +249,7 @@ class Call:
             exchange.meter.usage, exchange.meter.estimate = None, Usage()
             return
         await self._books.may_call()
+        self._called = True
         reached("call.before")
         transport = self._transports[candidate.provider, candidate.account]
         call_id = attempt_id(self._request.request_id, number)
@@ -301,7 +304,7 @@ class Call:
         source: UsageSource = "missing"
         if outcome == "ok" and meter.usage is not None and self._is_charged_by(candidate, meter, meter.usage):
             usage, source = meter.usage, "provider"
-        elif outcome != "error":
+        elif outcome != "error" and self._called:
             usage, source = await self._estimated(meter), "estimated"
         self._attempts.append(
             Attempt(
