@@ -146,7 +146,7 @@ def test_what_is_no_archive_is_told(tmp_path: Path, text: bytes | None, what: st
 
 def test_a_file_that_is_no_tar_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"x" * 1000)
-    with pytest.raises(ConfigError, match=r"x\.tar: cannot be opened"), open_archive(tmp_path / "x.tar"):
+    with pytest.raises(ConfigError, match=r"x\.tar: is no tar file"), open_archive(tmp_path / "x.tar"):
         pass
     with pytest.raises(ConfigError, match="cannot be opened"), open_archive(tmp_path / "nothing"):
         pass
