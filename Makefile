@@ -12,11 +12,11 @@ ARGS ?=
 run: .venv/run.stamp  ## the gateway on the embedded log, with the sandbox provider; data in ./data
 	@exec $(BIN)/tollgate serve $(ARGS)
 
-# First what needs nothing but a processor, on all of them; then, one by one, what starts processes and brokers. pytest
-# exits with 5 when ARGS leave nothing of a half.
+# First what needs no broker, on all processors; then, one by one, what runs on Kafka. pytest exits with 5 when ARGS
+# leave nothing of a half.
 test: .venv/test.stamp  ## all tests; those of Kafka when Java and Maven are there
-	@$(BIN)/python -m pytest -n auto -m "not kafka and not crash" $(ARGS) || [ $$? -eq 5 ]
-	@$(BIN)/python -m pytest -m "kafka or crash" $(ARGS) || [ $$? -eq 5 ]
+	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not kafka" $(ARGS) || [ $$? -eq 5 ]
+	@$(BIN)/python -m pytest -m kafka $(ARGS) || [ $$? -eq 5 ]
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

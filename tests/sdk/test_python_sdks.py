@@ -35,6 +35,7 @@ if not recordings.exists():
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.crash,
+    pytest.mark.xdist_group("sdks"),  # they share a gateway, whose books the last of them looks into
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
 ]
 
