@@ -128,7 +128,7 @@ def _from_env(env: Mapping[str, str], name: str) -> Secret | None:
 
 def _new_secret(data: Path) -> str:
     """Raises `ConfigError` where a log lies already: its keys and bodies belong to a secret that is gone."""
-    from tollgate.log.embedded import DATABASE  # only here: the commands need this module and not the log
+    from tollgate.log.embedded_folder import DATABASE  # only here: the commands need this module and not the log
 
     if (data / DATABASE).exists() or any(data.glob(f"*/{DATABASE}")):
         raise ConfigError(

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from tests.log.support import declare, read
 from tollgate.errors import AppendUnknown, ConfigError, LogLocked, LogUnavailable, OutOfRange, UsageError
-from tollgate.log import compaction, embedded
-from tollgate.log.embedded import EmbeddedLog, EmbeddedReader
+from tollgate.log import compaction, embedded, embedded_reader, embedded_upkeep
+from tollgate.log.embedded import EmbeddedLog
+from tollgate.log.embedded_reader import EmbeddedReader
 from tollgate.log.storage import Storage
 from tollgate.topics import Topics
 
@@ -283,10 +284,10 @@ async def test_reads_from_disk_are_bounded(tmp_path: Path, monkeypatch: pytest.M
     log = await EmbeddedLog.open(tmp_path, declare("t"))
     await asyncio.gather(*(log.append("t", b"k", b"x" * 100) for _ in range(100)))
     await log.close()
-    monkeypatch.setattr(embedded, "READ_ROWS", 30)
+    monkeypatch.setattr(embedded_reader, "READ_ROWS", 30)
     reader = await EmbeddedLog.open_readonly(tmp_path)
     assert [len(batch) async for batch in reader.scan("t", 0, 0)] == [30, 30, 30, 10]
-    monkeypatch.setattr(embedded, "READ_BYTES", 1010)
+    monkeypatch.setattr(embedded_reader, "READ_BYTES", 1010)
     assert [len(batch) async for batch in reader.scan("t", 0, 0)] == [10] * 10
     await reader.close()
 
@@ -315,7 +316,7 @@ async def test_positions_of_consumer_groups_outlive_the_process(tmp_path: Path) 
 
 
 async def test_a_tool_reads_while_the_log_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "POLL_S", 0.001)
+    monkeypatch.setattr(embedded_reader, "POLL_S", 0.001)
     log = await EmbeddedLog.open(tmp_path, declare("t"))
     await log.append("t", b"k", b"0")
     reader = await EmbeddedLog.open_readonly(tmp_path)
@@ -368,8 +369,8 @@ async def test_retention_removes_what_is_old_but_never_the_newest(tmp_path: Path
 async def test_retention_is_bounded_per_call_and_goes_on_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "EXPIRE_ROWS", 10)
-    monkeypatch.setattr(embedded, "EXPIRE_STEPS", 3)
+    monkeypatch.setattr(embedded_upkeep, "EXPIRE_ROWS", 10)
+    monkeypatch.setattr(embedded_upkeep, "EXPIRE_STEPS", 3)
     log = await EmbeddedLog.open(tmp_path, declare("t", retention_ms="1000"), clock_ms=lambda: 0)
     await asyncio.gather(*(log.append("t", b"k", b"v") for _ in range(50)))
     await log.maintain(DAY_MS)
@@ -391,7 +392,7 @@ async def test_a_follower_that_retention_overtakes_is_told(tmp_path: Path) -> No
 
 
 async def test_a_tool_that_retention_overtakes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "READ_ROWS", 10)
+    monkeypatch.setattr(embedded_reader, "READ_ROWS", 10)
     log = await EmbeddedLog.open(tmp_path, declare("t", retention_ms="1000"), clock_ms=lambda: 0)
     await asyncio.gather(*(log.append("t", b"k", b"v") for _ in range(50)))
     reader = await EmbeddedLog.open_readonly(tmp_path)

@@ -79,7 +79,9 @@ def codex(place: Place) -> tuple[list[str], dict[str, str]]:
 def aider(place: Place) -> tuple[list[str], dict[str, str]]:
     words = [bin_of("aider", pip=True), "--model", f"openai/{MODEL}", "--message", PROMPT, "--no-git", "--yes-always"]
     quiet = ["--no-show-model-warnings", "--no-check-update", "--analytics-disable", "--no-pretty"]
-    return [*words, *quiet], {"OPENAI_API_BASE": f"{place.url}/v1", "OPENAI_API_KEY": place.key}
+    # left to itself it keeps both in the root of the git repository around it
+    history = [f"--{kind}-history-file={place.folder / kind}" for kind in ("chat", "input")]
+    return [*words, *quiet, *history], {"OPENAI_API_BASE": f"{place.url}/v1", "OPENAI_API_KEY": place.key}
 
 
 def llm(place: Place) -> tuple[list[str], dict[str, str]]:

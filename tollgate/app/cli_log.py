@@ -85,7 +85,7 @@ def import_(
 
 async def _export(settings: "Settings", folder: Path, *, all_requests: bool, progress: "Progress") -> "Manifest":
     from tollgate.app.open_log import LOG_FOLDER, open_log_to_read
-    from tollgate.log.embedded import take_lock
+    from tollgate.log.embedded_folder import take_lock
     from tollgate.log.moving import GROWTH_S, Export
     from tollgate.topics import load_topics
 

@@ -10,44 +10,34 @@ records before they are durable: cause and effect then share one group, and one 
 """
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from tollgate.errors import AppendUnknown, ConfigError, LogError, LogLocked, LogUnavailable, OutOfRange, UsageError
+from tollgate.errors import AppendUnknown, LogError, LogUnavailable
 from tollgate.topics import Topics
 
 from . import Headers, Position, Record, Unacknowledged, compaction
+from .embedded_folder import DATABASE, open_database, take_lock
+from .embedded_reader import READ_ROWS, EmbeddedReader, Partition
+from .embedded_upkeep import Upkeep
 from .partitioner import partition_of
 from .reach import Queue, Worth
-from .storage import OFFSET_BITS, Durability, Storage, Stored, pack_headers
+from .storage import Durability, Storage, pack_headers
 from .worker import Worker
-
-DATABASE = "log.db"
-LOCK = "lock"
 
 # What may wait for the writer; beyond it an append is refused. A record of the largest size fits an empty queue.
 QUEUE_RECORDS = 16_384
 QUEUE_BYTES = 64 << 20
 # What readers near the end find in memory, over all partitions together.
 TAIL_BYTES = 32 << 20
-# One read from the disk, so that readers take turns and memory stays bounded.
-READ_ROWS = 1_000
-READ_BYTES = 4 << 20
-# One step of retention between two groups of appends, and the steps of one call of `maintain` per partition.
-EXPIRE_ROWS = 250
-EXPIRE_BYTES = 8 << 20
-EXPIRE_STEPS = 20
 # How long a record that may linger waits for one that may not.
 LINGER_S = 0.05
-# How often a reader of another process's log looks for news.
-POLL_S = 0.2
 
 # What a record weighs in memory beyond its bytes: tuple, integers, queue entry.
 _RECORD_OVERHEAD = 300
@@ -60,188 +50,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class _Partition:
-    """One partition as the loop knows it: `next` counts what was taken, `end` what is durable."""
-
-    __slots__ = ("base", "end", "last_ms", "next", "number", "start", "stored", "tail", "topic")
-
-    def __init__(self, stored: Stored) -> None:
-        self.stored = stored
-        self.topic = stored.topic
-        self.number = stored.partition
-        self.base = stored.place << OFFSET_BITS
-        self.start = stored.start
-        self.end = self.next = stored.end
-        self.last_ms = stored.last_ms
-        self.tail: deque[Record] = deque()
-
-    def check(self, offset: int) -> None:
-        """Raise `OutOfRange` unless the offset can be read from."""
-        if not self.start <= offset <= self.end:
-            raise OutOfRange(
-                f"{self.topic}/{self.number}: offset {offset} is not in the log, which holds {self.start} to {self.end}"
-            )
-
-
-_Entry = tuple["asyncio.Future[Position]", _Partition, Record, int]
-
-
-class EmbeddedReader:
-    """An embedded log opened to be read only, while a gateway writes it or not. Satisfies `Log`; refuses appends."""
-
-    def __init__(self, folder: Path) -> None:
-        """Open the database. Raises `ConfigError` where there is none."""
-        self._folder = folder
-        self._partitions: dict[str, list[_Partition]] = {}
-        self._news = 0
-        self._closed = False
-        path = folder / DATABASE
-        try:
-            self._storage = Storage(path, writable=False)
-            self._learn(self._storage.load())
-        except sqlite3.Error as error:
-            raise ConfigError(f"{path}: there is no log that can be read: {error}") from None
-        self._reads = Worker("tollgate-log-read")
-
-    def append(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        *,
-        partition: int | None = None,
-        headers: Headers = (),
-        linger: bool = False,
-        worth: Worth = "kept",
-    ) -> "asyncio.Future[Position]":
-        """Raise `UsageError`."""
-        raise UsageError(f"{self._folder}: this log is open for reading only")
-
-    def partition_for(self, topic: str, key: bytes) -> int:
-        """The partition that `append` chooses for this key."""
-        return partition_of(key, self.partitions(topic))
-
-    def partitions(self, topic: str) -> int:
-        """How many partitions the topic has."""
-        return len(self._of(topic))
-
-    async def follow(self, topic: str, offsets: Mapping[int, int]) -> AsyncIterator[Sequence[Record]]:
-        """See `Log.follow`. Raises `LogUnavailable` when the log is closed meanwhile."""
-        positions = dict(offsets)
-        await self._refresh()
-        for number, position in positions.items():
-            self._partition(topic, number).check(position)
-        while True:
-            seen = self._news
-            idle = True
-            for number, position in positions.items():
-                partition = self._partition(topic, number)
-                if position < partition.end:
-                    idle = False
-                    records, positions[number] = await self._read(partition, position, partition.end)
-                    if records:
-                        yield records
-            if idle:
-                await self.wait_news(seen, topic)
-
-    async def scan(
-        self, topic: str, partition: int, start: int, end: int | None = None
-    ) -> AsyncIterator[Sequence[Record]]:
-        """See `Log.scan`."""
-        await self._refresh()
-        source = self._partition(topic, partition)
-        source.check(start)
-        end = source.end if end is None else min(end, source.end)
-        while start < end:
-            records, start = await self._read(source, start, end)
-            if records:
-                yield records
-
-    async def ends(self, topic: str) -> dict[int, int]:
-        """See `Log.ends`."""
-        await self._refresh()
-        return {partition.number: partition.end for partition in self._of(topic)}
-
-    async def starts(self, topic: str) -> dict[int, int]:
-        """See `Log.starts`; what compaction removed does not move the start."""
-        await self._refresh()
-        return {partition.number: partition.start for partition in self._of(topic)}
-
-    async def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int:
-        """See `Log.offset_at`."""
-        await self._refresh()
-        source = self._partition(topic, partition)
-        first, end = source.base + source.start, source.base + source.end
-        id = await self._reads.run(lambda: self._storage.first_not_older(timestamp_ms, first=first, end=end))
-        return source.start + id - first
-
-    async def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """Where a consumer group goes on: {(topic, partition): next offset}; what it never committed is absent."""
-        return await self._reads.run(lambda: self._storage.committed(group))
-
-    @property
-    def news(self) -> int:
-        """A number that changes when something was appended: what `wait_news` compares with."""
-        return self._news
-
-    async def wait_news(self, seen: int, topic: str) -> int:
-        """Return `news` as soon as it is not `seen` because of that topic; at times because of another."""
-        while self._news == seen:
-            await asyncio.sleep(POLL_S)
-            await self._refresh()
-        return self._news
-
-    async def close(self) -> None:
-        """Release the database. Closing twice is harmless."""
-        if self._closed:
-            return
-        self._closed = True
-        await self._reads.run(self._storage.close)
-        self._reads.stop()
-
-    def _of(self, topic: str) -> list[_Partition]:
-        try:
-            return self._partitions[topic]
-        except KeyError:
-            raise UsageError(f"the log in {self._folder} has no topic '{topic}'") from None
-
-    def _partition(self, topic: str, number: int) -> _Partition:
-        partitions = self._of(topic)
-        if not 0 <= number < len(partitions):
-            raise UsageError(f"'{topic}' has {len(partitions)} partitions; there is no partition {number}")
-        return partitions[number]
-
-    def _learn(self, found: Sequence[Stored]) -> None:
-        """Take over what the database says; the partitions of a topic come in ascending order."""
-        for stored in found:
-            known = self._partitions.setdefault(stored.topic, [])
-            if stored.partition == len(known):
-                known.append(_Partition(stored))
-            partition = known[stored.partition]
-            if stored.end != partition.end:
-                self._news += 1
-            partition.start, partition.end = stored.start, stored.end
-
-    async def _refresh(self) -> None:
-        """Learn what another process has appended and removed."""
-        self._learn(await self._reads.run(self._storage.load))
-
-    async def _read(self, partition: _Partition, offset: int, end: int) -> tuple[Sequence[Record], int]:
-        """A batch of `[offset, end)`, empty over a gap, and the offset to go on from."""
-        read = partial(
-            self._storage.read,
-            partition.topic,
-            partition.number,
-            first=partition.base + offset,
-            end=partition.base + end,
-            max_rows=READ_ROWS,
-            max_bytes=READ_BYTES,
-        )
-        records, following = await self._reads.run(read)
-        # Retention may have passed by meanwhile; what it left must not be taken for all there was.
-        await self._refresh()
-        partition.check(offset)
-        return records, following - partition.base
+_Entry = tuple["asyncio.Future[Position]", Partition, Record, int]
 
 
 class EmbeddedLog(EmbeddedReader):
@@ -259,6 +68,7 @@ class EmbeddedLog(EmbeddedReader):
         self._clock_ms = clock_ms
         self._loop = asyncio.get_running_loop()
         self._writes = Worker("tollgate-log-write")
+        self._upkeep = Upkeep(topics, storage=self._storage, reads=self._reads, written=storage, write=self._write)
         # The group that gathers, its rows laid out for the statement, and the group that is being written.
         self._gathering: list[_Entry] = []
         self._values: list[object] = []
@@ -269,7 +79,7 @@ class EmbeddedLog(EmbeddedReader):
         self._listeners: dict[str, Callable[[int], None]] = {}
         self._queue = Queue()
         # Every record in memory, oldest first, as the partition in whose tail it is, with its weight.
-        self._tail_order: deque[tuple[_Partition, int]] = deque()
+        self._tail_order: deque[tuple[Partition, int]] = deque()
         self._tail_bytes = 0
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._drained: asyncio.Future[None] | None = None
@@ -295,13 +105,13 @@ class EmbeddedLog(EmbeddedReader):
         """
         lock = take_lock(folder)
         try:
-            storage = _prepare(folder / DATABASE, topics, durability)
+            storage = open_database(folder / DATABASE, topics, durability)
         except BaseException:
             os.close(lock)
             raise
         log = cls(folder, topics, lock=lock, storage=storage, clock_ms=clock_ms)
         for partition in log._compactable(compaction.RATIO_AT_OPEN):
-            await log._compact(partition, log._clock_ms())
+            await log._upkeep.compact(partition, log._clock_ms())
         return log
 
     @staticmethod
@@ -383,7 +193,7 @@ class EmbeddedLog(EmbeddedReader):
 
     def tail(self, topic: str, partition: int, offset: int, limit: int) -> list[Record] | None:
         """Up to `limit` records from `offset` on, durable or not yet; None: `scan` must read them from the disk."""
-        return _from_tail(self._partition(topic, partition), offset, limit)
+        return self._partition(topic, partition).from_tail(offset, limit)
 
     async def wait_news(self, seen: int, topic: str) -> int:
         """Return `news` as soon as the topic has more than it had. Raises `LogUnavailable` when the log is closed."""
@@ -412,9 +222,9 @@ class EmbeddedLog(EmbeddedReader):
         for topic in self._topics:
             if topic.retention_ms is not None:
                 for partition in self._of(topic.name):
-                    await self._expire(partition, now_ms - topic.retention_ms)
+                    await self._upkeep.expire(partition, now_ms - topic.retention_ms)
         for partition in self._compactable():
-            await self._compact(partition, now_ms)
+            await self._upkeep.compact(partition, now_ms)
 
     async def until_open(self) -> None:
         """See `WritableLog.until_open`: it is."""
@@ -533,29 +343,14 @@ class EmbeddedLog(EmbeddedReader):
     async def _refresh(self) -> None:
         """Nothing to learn: this process is the only writer."""
 
-    async def _read(self, partition: _Partition, offset: int, end: int) -> tuple[Sequence[Record], int]:
+    async def _read(self, partition: Partition, offset: int, end: int) -> tuple[Sequence[Record], int]:
         partition.check(offset)
-        records = _from_tail(partition, offset, min(READ_ROWS, end - offset))
+        records = partition.from_tail(offset, min(READ_ROWS, end - offset))
         if records is None:
             return await super()._read(partition, offset, end)
         return records, offset + len(records)
 
-    async def _expire(self, partition: _Partition, before_ms: int) -> None:
-        base, newest = partition.base, partition.end - 1
-        if newest <= partition.start:
-            return
-        find = partial(self._storage.first_not_older, before_ms, first=base + partition.start, end=base + newest)
-        before = await self._reads.run(find)
-        for _ in range(EXPIRE_STEPS):
-            first = base + partition.start
-            if first >= before:
-                return
-            reach = partial(self._storage.reach, first=first, end=before, max_rows=EXPIRE_ROWS, max_bytes=EXPIRE_BYTES)
-            # Moved before anything is removed: a reader that misses something finds that it is out of range.
-            partition.start = start = await self._reads.run(reach) - base
-            await self._write(partial(self._writer_storage.expire, partition.stored.place, start))
-
-    def _compactable(self, ratio: float | None = None) -> list[_Partition]:
+    def _compactable(self, ratio: float | None = None) -> list[Partition]:
         """The partitions whose compaction is due at this ratio; None takes each topic's own."""
         return [
             partition
@@ -569,82 +364,3 @@ class EmbeddedLog(EmbeddedReader):
                 ratio=topic.dirty_ratio if ratio is None else ratio,
             )
         ]
-
-    async def _compact(self, partition: _Partition, now_ms: int) -> None:
-        stored, base = partition.stored, partition.base
-        end = min(partition.end, stored.cleaned + compaction.PASS_ROWS)
-        look = compaction.Pass(
-            storage=self._storage,
-            cleaned=base + stored.cleaned,
-            end=base + end,
-            tombstones_before_ms=now_ms - self._topics[partition.topic].delete_retention_ms,
-        )
-        first = look.cleaned
-        while first < look.end:
-            first = await self._reads.run(partial(look.learn, first))
-        first = base + partition.start
-        while first < look.end:
-            doomed, first = await self._reads.run(partial(look.judge, first))
-            for index in range(0, len(doomed), compaction.REMOVE_ROWS):
-                ids = doomed[index : index + compaction.REMOVE_ROWS]
-                await self._write(partial(self._writer_storage.remove, ids))
-        await self._write(partial(self._writer_storage.mark_cleaned, stored.place, cleaned=end, kept=look.kept))
-        stored.cleaned, stored.kept = end, look.kept
-
-
-def _from_tail(partition: _Partition, offset: int, limit: int) -> list[Record] | None:
-    if offset >= partition.next:
-        return []
-    tail = partition.tail
-    if not tail or offset < tail[0].offset:
-        return None
-    first = offset - tail[0].offset
-    # By index: a deque finds its last elements at once, and walks to a slice from its first.
-    return [tail[index] for index in range(first, min(first + limit, len(tail)))]
-
-
-def _places(storage: Storage, path: Path) -> Sequence[Stored]:
-    try:
-        return storage.load()
-    except sqlite3.DatabaseError as error:
-        raise ConfigError(
-            f"{path} is damaged ({error}): put a copy of it back, or move the folder aside to begin anew"
-        ) from None
-
-
-def _prepare(path: Path, topics: Topics, durability: Durability) -> Storage:
-    """The database for the one writer, with a place for every declared partition."""
-    try:
-        storage = Storage(path, durability=durability, writable=True)
-    except sqlite3.Error as error:
-        raise ConfigError(f"{path}: cannot be opened: {error}") from None
-    try:
-        counts = Counter(stored.topic for stored in _places(storage, path))
-        for topic in topics:
-            if counts[topic.name] not in (0, topic.partitions):
-                raise ConfigError(
-                    f"topics.yaml: '{topic.name}' has {topic.partitions} partitions, the log in {path.parent} has "
-                    f"{counts[topic.name]}; the count is fixed for the life of a log"
-                )
-        storage.declare((topic.name, number) for topic in topics for number in range(topic.partitions))
-    except BaseException:
-        storage.close()
-        raise
-    return storage
-
-
-def take_lock(folder: Path) -> int:
-    """Make the folder; a file descriptor that holds its lock until it is closed, or the process ends."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise LogLocked(
-            f"{folder}: the log is in use by process {holder}: stop it, or name another folder with TOLLGATE_DATA"
-        ) from None
-    os.truncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    return lock

@@ -12,7 +12,8 @@ from tollgate.topics import Topics
 
 from . import Record
 from .archive import Archive
-from .embedded import DATABASE, EmbeddedLog, take_lock
+from .embedded import EmbeddedLog
+from .embedded_folder import DATABASE, take_lock
 from .moving import FILLER_KEY, Progress, check_files, check_partitions, compare, filler_of
 from .storage import OFFSET_BITS, Storage, pack_headers
 
