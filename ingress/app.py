@@ -15,6 +15,7 @@ from starlette.routing import Route as Mount
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
+from tollgate.config import Config
 from tollgate.control import OFFSET_HEADER
 from tollgate.errors import Refusal
 from tollgate.events import Dialect
@@ -102,7 +103,7 @@ class Ingress:
         self._metrics = Metrics(door.registry, in_flight=lambda: self._load.requests)
         self._audit = Audit(door.log, self._metrics.audits_dropped)
         self._authenticator = Authenticator(door.control, door.secrets)
-        catalogue = Catalogue(door.config)
+        catalogue = self._catalogue = Catalogue(door.config)
         chat = Chat(door, catalogue=catalogue, load=self._load, metrics=self._metrics)
         self._routes = Routes()
         self._asked = {route.path: Endpoint(route.path, "key", POST=partial(chat.serve, route)) for route in ROUTES}
@@ -113,6 +114,10 @@ class Ingress:
             Stories(door),
         )
         self._router = _router(self._others, self._serve)
+
+    def use(self, config: Config) -> None:
+        """Serve the models of this configuration from now on."""
+        self._catalogue.use(config)
 
     @property
     def endpoints(self) -> Sequence[Endpoint]:

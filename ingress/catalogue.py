@@ -19,6 +19,10 @@ class Catalogue:
     """The models of all providers."""
 
     def __init__(self, config: Config) -> None:
+        self.use(config)
+
+    def use(self, config: Config) -> None:
+        """From now on the models are those of this configuration."""
         self._providers = config.providers
         self._owners = _owners(config.providers)
         self._known = lru_cache(MAX_REMEMBERED)(self._is_served)

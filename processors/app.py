@@ -1,7 +1,7 @@
 """The processors as one service: the Faust app with its agent, the owners of partitions, the sockets to providers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -14,10 +14,10 @@ from tollgate.processors.agents import declare_agents
 from tollgate.processors.counts import Counts
 from tollgate.processors.metrics import Backlogs
 from tollgate.processors.partitions import Partitions
+from tollgate.processors.setup import Setup
 from tollgate.processors.transports.checkpoint import read_rows, write_rows
 from tollgate.processors.transports.faust_app import create_faust_app
 from tollgate.processors.transports.ownership import Ownership
-from tollgate.processors.upstream import Transport
 from tollgate.processors.world import World
 
 TOPIC = "requests"
@@ -29,7 +29,7 @@ class Processors(NamedTuple):
     partitions: Partitions
     backlogs: Backlogs
     counts: Counts
-    transports: Mapping[tuple[str, str], Transport]
+    setup: Callable[[], Setup]
 
 
 @asynccontextmanager
@@ -61,12 +61,12 @@ async def processors(
     partitions.keep_checkpoints(
         lambda partition: read_rows(table, partition), lambda partition, rows: write_rows(table, partition, rows)
     )
-    async with _drained(partitions, world.config.server.drain_s), app:
+    async with _drained(partitions, world.setup().config.server.drain_s), app:
         await app.until_ready()
         watch = asyncio.create_task(_watch(app.until_ended, on_crash))
         checkpoints = asyncio.create_task(partitions.checkpoint_often())
         try:
-            yield Processors(partitions, Backlogs(partitions, app, ends), world.counts, world.transports)
+            yield Processors(partitions, Backlogs(partitions, app, ends), world.counts, world.setup)
         finally:
             for task in (watch, checkpoints):
                 task.cancel()

@@ -7,7 +7,7 @@ An attempt starts only when the record that names it is durable, and the last by
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from traceback import format_tb
 from typing import Literal, Protocol
 
@@ -19,10 +19,10 @@ from tollgate.events import Attempt, Candidate, CostLine, Outcome, Status, Usage
 from tollgate.failpoints import reached
 from tollgate.ids import attempt_id
 from tollgate.money import usd_text
-from tollgate.prices.book import PriceBook
 from tollgate.prices.price import Price
 from tollgate.prices.rate import bill, estimate_line, rate, stated_line, unpriced
 from tollgate.processors.ledger import OpenRequest
+from tollgate.processors.setup import Setup
 from tollgate.processors.upstream import Transport
 from tollgate.replies import Mailbox, Reply, gateway_stopping
 from tollgate.tokenizer import overhead, request_texts
@@ -90,6 +90,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     seal: str
     reply_headers: tuple[tuple[str, str], ...]
+    setup: Setup  # with which it was admitted
     reason: str
     attempt: int = 1  # the one whose intent is on record, on `plan[choice]`
     choice: int = 0
@@ -106,11 +107,7 @@ class Call:
         job: Job,
         *,
         books: Books,
-        book: PriceBook,
-        providers: Mapping[str, Provider],
-        transports: Mapping[tuple[str, str], Transport],
         replies: Mailbox,
-        fallback_on: frozenset[str],
         count_tokens: CountTokens,
         now_ms: Callable[[], int],
     ) -> None:
@@ -118,11 +115,8 @@ class Call:
         self._now_ms = now_ms
         self._request = job.request.admitted.request
         self._books = books
-        self._book = book
-        self._providers = providers
-        self._transports = transports
+        self._setup = job.setup
         self._replies = replies
-        self._fallback_on = fallback_on
         self._count_tokens = count_tokens
         self._state: Literal["open", "closing", "closed"] = "open"
         self._task: asyncio.Task[None] | None = None
@@ -221,7 +215,7 @@ class Call:
                 content_started = self._content_started
                 await self._close_attempt(error)
                 reason = FALLS_BACK_AS.get(error.error_class, error.error_class)
-                if content_started or reason not in self._fallback_on or choice == len(plan) - 1:
+                if content_started or reason not in self._setup.fallback_on or choice == len(plan) - 1:
                     return error
             else:
                 return None
@@ -234,6 +228,7 @@ class Call:
         self._exchange = None
         self._called = False
         self._started, self._started_ms = time.perf_counter(), self._now_ms()
+        provider = self._provider(candidate)
         exchange = ENDPOINTS[self._request.endpoint].exchange(
             candidate.protocol,
             self._job.body,
@@ -241,17 +236,17 @@ class Call:
             model=candidate.model,
             max_output_tokens=candidate.max_output_tokens,
             headers=self._job.headers,
-            quirks=self._quirks(candidate),
+            quirks=Quirks() if provider is None else provider.quirks,
         )
         self._exchange = exchange
         if candidate.provider == COUNTER:
             exchange.answer(counted(await self._input_tokens()))
             exchange.meter.usage, exchange.meter.estimate = None, Usage()
             return
+        transport = self._transport(candidate)
         await self._books.may_call()
         self._called = True
         reached("call.before")
-        transport = self._transports[candidate.provider, candidate.account]
         call_id = attempt_id(self._request.request_id, number)
         async with transport.send(exchange.request, request_id=call_id) as answer:
             reached("call.head")
@@ -272,8 +267,23 @@ class Call:
                 exchange.answer(await answer.read())
         reached("call.answered")
 
-    def _quirks(self, candidate: Candidate) -> Quirks:
-        return self._providers[candidate.provider].quirks if candidate.provider != COUNTER else Quirks()
+    def _provider(self, candidate: Candidate) -> Provider | None:
+        """None for the gateway itself. Raises `ProviderError` for one that was taken out of the configuration since."""
+        if candidate.provider == COUNTER:
+            return None
+        provider = self._setup.config.providers.get(candidate.provider)
+        if provider is None:
+            raise ProviderError("connection", f"{candidate.provider} is no longer among the providers")
+        return provider
+
+    def _transport(self, candidate: Candidate) -> Transport:
+        """Raises `ProviderError` for an account that was taken out of the configuration since it was planned."""
+        transport = self._setup.transports.get((candidate.provider, candidate.account))
+        if transport is None:
+            raise ProviderError(
+                "connection", f"{candidate.account} is no longer among the accounts of {candidate.provider}"
+            )
+        return transport
 
     def _forward(self, ready: bytes) -> None:
         """Hand content to the client; with the first of it goes the head."""
@@ -368,9 +378,9 @@ class Call:
             return ()
         price = self._price(candidate, meter)
         if source == "provider" and meter.stated_cost_pusd is not None and not (price and price.operators_own):
-            return (stated_line(meter.stated_cost_pusd, self._book.version),)
+            return (stated_line(meter.stated_cost_pusd, self._setup.book.version),)
         if price is None:
-            return unpriced(usage, version=self._book.version)
+            return unpriced(usage, version=self._setup.book.version)
         if source != "estimated":
             return rate(usage, price)
         lines = rate(usage, price, source="estimated")
@@ -380,9 +390,9 @@ class Call:
         return lines
 
     def _price(self, candidate: Candidate, meter: Meter) -> Price | None:
-        catalogue = self._providers[candidate.provider].price_provider
+        catalogue = self._setup.config.providers[candidate.provider].price_provider
         for model in dict.fromkeys((meter.served_model or candidate.model, candidate.model)):
-            price = self._book.price(
+            price = self._setup.book.price(
                 candidate.provider, model, self._job.priced_ms, catalogue=catalogue, context=meter.price_context
             )
             if price is not None:

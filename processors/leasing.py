@@ -28,14 +28,14 @@ class Leasing:
         self._shares: dict[str, Share] = {}
         self._questions = 0
 
-    def take(self, model: str, *, waiting: int, now_ms: int, last_chance: bool) -> bool:
+    def take(self, model: str, rates: RateLimiting, *, waiting: int, now_ms: int, last_chance: bool) -> bool:
         """Take a unit of each limit on a request for the model, or of none: then False, and an answer will come.
 
         `waiting` requests have none yet. Raises `Refusal` (429) when it is known that there is no room, or at the
         `last_chance`, when it is not known.
         """
         now_s = self._world.clock_s()
-        shares = [self._share(limit, now_s) for limit in limits_on(model, self._world.config.rate_limiting)]
+        shares = [self._share(limit, now_s) for limit in limits_on(model, rates)]
         short = [share for share in shares if not share.left(now_s)]
         for share in short:
             denied_ms = share.denied_ms(now_s) or (UNANSWERED_MS if last_chance else 0)
@@ -58,7 +58,7 @@ class Leasing:
 
     def _share(self, limit: RateLimit, now_s: float) -> Share:
         share = self._shares.get(limit.name)
-        if share is None:
+        if share is None or share.limit != limit:  # one of a limit that was changed counts as spent
             if len(self._shares) >= MAX_SHARES:
                 self._shares = {name: share for name, share in self._shares.items() if not share.idle(now_s)}
             share = self._shares[limit.name] = Share(limit)

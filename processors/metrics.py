@@ -4,7 +4,7 @@ Labels have few values by construction: partitions, states, the providers of the
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,7 +14,7 @@ from tollgate.log.ends import Ends
 from tollgate.money import usd
 from tollgate.processors.counts import Counts
 from tollgate.processors.partitions import Partitions
-from tollgate.processors.upstream import Transport
+from tollgate.processors.setup import Setup
 
 TOPIC = "requests"
 COUNTED = ("requests", "tokens", "input_tokens", "output_tokens")  # of what a provider may name, that which is shown
@@ -88,12 +88,12 @@ class WorkerMetrics(Collector):
         partitions: Partitions,
         backlogs: Backlogs,
         counts: Counts,
-        transports: Mapping[tuple[str, str], Transport],
+        setup: Callable[[], Setup],
     ) -> None:
         self._partitions = partitions
         self._backlogs = backlogs
         self._counts = counts
-        self._transports = transports
+        self._setup = setup
 
     def collect(self) -> Iterator[Metric]:
         yield from self._by_partition()
@@ -142,7 +142,7 @@ class WorkerMetrics(Collector):
             "What is left of a provider's rate limit, as its newest answer said.",
             labels=("provider", "account", "counts"),
         )
-        for (provider, account), transport in self._transports.items():
+        for (provider, account), transport in self._setup().transports.items():
             for window in transport.limits:
                 if window.limit and window.counts in COUNTED:
                     left.add_metric((provider, account, window.counts), min(1.0, window.remaining / window.limit))

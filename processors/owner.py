@@ -44,7 +44,7 @@ from tollgate.events import (
 from tollgate.failpoints import reached
 from tollgate.keys import ADMIN
 from tollgate.log import Position
-from tollgate.processors.admit import Policy, decide, period_of, reject
+from tollgate.processors.admit import decide, period_of, reject
 from tollgate.processors.call import Job
 from tollgate.processors.commands import Commands, applied
 from tollgate.processors.handover import ending_of, last_reply_of, lost_attempt
@@ -54,6 +54,7 @@ from tollgate.processors.leasing import Leasing, answer_question
 from tollgate.processors.ledger import Ledger, OpenRequest, evolve, forget_full_buckets, restoring
 from tollgate.processors.route.plan import Route, plan
 from tollgate.processors.runner import Runner
+from tollgate.processors.setup import Setup
 from tollgate.processors.succession import Succession
 from tollgate.processors.world import World
 from tollgate.sealed import SealError
@@ -94,14 +95,6 @@ class Owner(Runner):
 
     def __init__(self, partition: int, world: World) -> None:
         super().__init__(partition, world)
-        self._policy = Policy(
-            default_max_tokens=world.config.limits.default_max_tokens,
-            reject_missing_max_tokens=world.config.limits.on_missing_max_tokens == "reject",
-            unpriced_hold_pusd=(
-                world.config.limits.unpriced_hold_pusd if world.config.limits.unpriced == "hold" else None
-            ),
-            per_user_rpm=world.config.rate_limiting.per_user_rpm,
-        )
         self._now_ms = 0  # the log's time: never lower than before
         self._handled = -1  # up to where none needs to be given again
         self._forgot_s = 0.0  # when rates that are of no consequence were forgotten
@@ -147,8 +140,7 @@ class Owner(Runner):
         self._certain_s = self._world.clock_s()
         world.counts.taken_over += 1
         self._took_ms = took.timestamp_ms
-        if world.config.rate_limiting.shared:
-            self._leasing = Leasing(world, self.partition, ledger.epoch)
+        self._leasing = Leasing(world, self.partition, ledger.epoch)
         if self.partition == COMMANDS_PARTITION:
             self._commands = Commands(world, ledger.epoch)
             await self._commands.begin()
@@ -200,6 +192,7 @@ class Owner(Runner):
                 headers=accepted.headers,
                 seal=accepted.seal,
                 reply_headers=(),
+                setup=self._world.setup(),
                 reason="resumed",
                 attempt=request.attempt,
                 choice=request.choice,
@@ -362,10 +355,11 @@ class Owner(Runner):
         if waiting is False:
             self._append(self._nobody_waits(request, src)).add_done_callback(partial(_when_durable, ack))
             return True
+        setup = self._world.setup()
         try:
             body = self._body(accepted)
             ask = ENDPOINTS[request.endpoint].ask(body)
-            route = self._route(request, body)
+            route = self._route(request, body, setup)
             limits = self._limits(request.key_id)
             decision = decide(
                 self.ledger,
@@ -373,14 +367,15 @@ class Owner(Runner):
                 ask,
                 route,
                 limits=limits,
-                policy=self._policy,
+                policy=setup.policy,
                 src=src,
                 now_ms=self._now_ms,
-                price_version=self._world.book.version,
+                price_version=setup.book.version,
             )
             if self._leasing is not None and isinstance(decision.record, Admitted):
                 taken = self._leasing.take(
                     decision.record.plan[0].model,
+                    setup.config.rate_limiting,
                     waiting=max(1, len(self._parked)),
                     now_ms=self._now_ms,
                     last_chance=last_chance,
@@ -404,6 +399,7 @@ class Owner(Runner):
             headers=accepted.headers,
             seal=accepted.seal,
             reply_headers=decision.headers,
+            setup=setup,
             reason=route.reason if isinstance(route, Route) else "",
             priced_ms=self._now_ms,
             received=received,
@@ -434,13 +430,13 @@ class Owner(Runner):
         body: Body = orjson.loads(opened)
         return body
 
-    def _route(self, request: Request, body: dict[str, object]) -> Route | Refusal:
+    def _route(self, request: Request, body: dict[str, object], setup: Setup) -> Route | Refusal:
         return plan(
             request.model,
             body,
             endpoint=ENDPOINTS[request.endpoint],
-            config=self._world.config,
-            book=self._world.book,
+            config=setup.config,
+            book=setup.book,
             at_ms=self._now_ms,
             draw=self._world.draw(),
         )
@@ -472,7 +468,7 @@ class Owner(Runner):
             period=period_of(self._now_ms),
             error="client_closed_request" if here else "abandoned",
             reason="nobody waited for the answer any more when its turn came",
-            price_version=self._world.book.version,
+            price_version=self._world.setup().book.version,
         )
 
     def _refuse(
@@ -493,7 +489,7 @@ class Owner(Runner):
             refusal,
             src=src,
             period=period_of(self._now_ms),
-            price_version=self._world.book.version,
+            price_version=self._world.setup().book.version,
         )
         reply = self._refusal_reply(request, refusal, seal=accepted.seal, headers=headers)
 

@@ -52,7 +52,6 @@ class Runner(Writer):
 
     def __init__(self, partition: int, world: World) -> None:
         super().__init__(partition, world)
-        self._fallback_on = frozenset(world.config.routing.fallback_on)
         self._received = -1  # the newest event of `requests` that was taken
         self._calls: dict[str, Call] = {}
         self._given_up: dict[str, str] = {}  # open requests that were cancelled while no call of them ran here: why
@@ -79,11 +78,7 @@ class Runner(Writer):
         call = Call(
             job,
             books=self,
-            book=self._world.book,
-            providers=self._world.config.providers,
-            transports=self._world.transports,
             replies=self._world.replies,
-            fallback_on=self._fallback_on,
             count_tokens=self._world.count_tokens,
             now_ms=self._world.now_ms,
         )

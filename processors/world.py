@@ -1,16 +1,14 @@
 """Everything outside that the owner of a partition touches."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from tollgate.config import Config
 from tollgate.control import Control
 from tollgate.log import Log
-from tollgate.prices.book import PriceBook
 from tollgate.processors.counts import Counts
-from tollgate.processors.upstream import Transport
+from tollgate.processors.setup import Setup
 from tollgate.replies import Mailbox
 from tollgate.sealed import Sealer
 from tollgate.tokenizer.counter import CountTokens, count_roughly
@@ -23,9 +21,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     replies: Mailbox
     control: Control
     sealer: Sealer
-    config: Config
-    book: PriceBook
-    transports: Mapping[tuple[str, str], Transport]
+    setup: Callable[[], Setup]  # what is in force now; each request keeps what was when it was admitted
     instance: str
     address: str  # of the replies in this life of the process
     fatal: Callable[[str], None]  # ends the process; the restart reads the truth

@@ -5,8 +5,12 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from traceback import format_tb
+from typing import NamedTuple
 
-from tollgate.config import Config
+import aiohttp
+from msgspec.structs import replace
+
+from tollgate.config import Account, Config, Provider
 from tollgate.processors.upstream import Transport
 from tollgate.processors.upstream.credentials import Credential, credential_of
 from tollgate.processors.upstream.http import HttpTransport, new_session
@@ -15,32 +19,96 @@ from tollgate.sandbox import create_app as create_sandbox
 
 log = logging.getLogger(__name__)
 
+Key = tuple[str, str]  # provider, account
+
+
+class _Way(NamedTuple):
+    """How an account is reached, and from what that was made: another way is needed only when one of these changes."""
+
+    address: tuple[object, ...]
+    account: Account
+    transport: Transport
+    credential: Credential | None
+
+
+class Upstreams:
+    """The ways to all accounts. They may be changed while calls go on: those end on the way on which they began.
+
+    A new credential is taken by the next call of its account, whichever request that is of.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._sandbox = create_sandbox()
+        self._ways: dict[Key, _Way] = {}
+        self._renewals: dict[Key, asyncio.Task[None]] = {}
+
+    def reach(self, config: Config) -> Mapping[Key, Transport]:
+        """The ways to the accounts of this configuration; what did not change stays as it is, tokens and all.
+
+        Raises `ConfigError` for a credential that cannot be right; then nothing was changed.
+        """
+        ways = {
+            (provider.name, account.name): self._way(provider, account)
+            for provider in config.providers.values()
+            for account in provider.accounts
+        }
+        before, self._ways = self._ways, ways
+        for way in ways.values():
+            if isinstance(way.transport, HttpTransport) and way.credential is not None:
+                way.transport.credential = way.credential
+        for key in before.keys() | ways.keys():
+            old, new = before.get(key), ways.get(key)
+            if old is None or new is None or old.credential is not new.credential:
+                self._renew(key, None if new is None else new.credential)
+        return {key: way.transport for key, way in ways.items()}
+
+    async def close(self) -> None:
+        """Renew nothing any more."""
+        renewals = list(self._renewals.values())
+        for renewal in renewals:
+            renewal.cancel()
+        await asyncio.gather(*renewals, return_exceptions=True)
+
+    def _way(self, provider: Provider, account: Account) -> _Way:
+        account = replace(account, weight=1)  # that is the plan's
+        address = (
+            provider.builtin,
+            provider.protocol,
+            provider.base_url,
+            provider.timeout_seconds,
+            provider.connect_timeout_seconds,
+            provider.quirks.key_header,
+        )
+        before = self._ways.get((provider.name, account.name))
+        same_address = before is not None and before.address == address
+        if before is not None and same_address and before.account == account:
+            return before
+        if provider.builtin:
+            return _Way(address, account, InProcessTransport(self._sandbox, base_url=provider.base_url), None)
+        credential = credential_of(provider, account, self._session)
+        if before is not None and same_address:
+            return _Way(address, account, before.transport, credential)
+        return _Way(address, account, HttpTransport(self._session, provider, credential), credential)
+
+    def _renew(self, key: Key, credential: Credential | None) -> None:
+        """Have this credential of the account kept fresh, and no other."""
+        former = self._renewals.pop(key, None)
+        if former is not None:
+            former.cancel()
+        if credential is not None:
+            self._renewals[key] = asyncio.create_task(_kept_fresh(credential))
+
 
 @asynccontextmanager
-async def transports(config: Config) -> AsyncIterator[Mapping[tuple[str, str], Transport]]:
-    """How each (provider, account) is reached; the sockets are closed at the end.
-
-    Raises `ConfigError` for a credential that cannot be right.
-    """
-    sandbox = create_sandbox()
-    reached: dict[tuple[str, str], Transport] = {}
-    renewals: list[asyncio.Task[None]] = []
+async def upstreams() -> AsyncIterator[Upstreams]:
+    """The sockets to providers; they are closed at the end."""
     async with new_session() as session:
+        made = Upstreams(session)
         try:
-            for provider in config.providers.values():
-                for account in provider.accounts:
-                    if provider.builtin:
-                        transport: Transport = InProcessTransport(sandbox, base_url=provider.base_url)
-                    else:
-                        credential = credential_of(provider, account, session)
-                        transport = HttpTransport(session, provider, credential)
-                        renewals.append(asyncio.create_task(_kept_fresh(credential)))
-                    reached[provider.name, account.name] = transport
-            yield reached
+            yield made
         finally:
-            for renewal in renewals:
-                renewal.cancel()
-            await asyncio.gather(*renewals, return_exceptions=True)
+            await made.close()
 
 
 async def _kept_fresh(credential: Credential) -> None:

@@ -33,13 +33,13 @@ def new_session() -> aiohttp.ClientSession:
 
 
 class HttpTransport:
-    """One account of one provider."""
+    """One account of one provider. Its credential may be replaced at any time: the next call takes the new one."""
 
     def __init__(self, session: aiohttp.ClientSession, provider: Provider, credential: Credential) -> None:
         self._session = session
         self._base_url = provider.base_url
         self._host = urlsplit(provider.base_url).netloc
-        self._credential = credential
+        self.credential = credential
         self.limits: tuple[Window, ...] = ()
         self._timeout = aiohttp.ClientTimeout(
             total=provider.timeout_seconds, sock_connect=provider.connect_timeout_seconds
@@ -48,7 +48,8 @@ class HttpTransport:
     @asynccontextmanager
     async def send(self, request: UpstreamRequest, *, request_id: str) -> AsyncIterator[Answer]:
         url = upstream_url(self._base_url, request.path)
-        authorised = await self._credential.headers(request.method, url, request.headers, request.body)
+        credential = self.credential
+        authorised = await credential.headers(request.method, url, request.headers, request.body)
         try:
             response = await self._session.request(
                 request.method,
@@ -66,7 +67,7 @@ class HttpTransport:
             raise ProviderError("cut", f"{self._host} ended the connection before its answer") from error
         answer = _HttpAnswer(response, self._host)
         if response.status == UNAUTHORIZED:
-            self._credential.rejected()
+            credential.rejected()
         self.limits = windows(answer.headers) or self.limits
         try:
             yield answer

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.test_one_request import QUESTION, post
 from tollgate.app.gateway import open_gateway
+from tollgate.app.reload import Source
 from tollgate.config import load_config
 from tollgate.secret import first_run_secrets
 
@@ -36,16 +37,17 @@ async def shown(tmp_path):
     """(families by name, samples by name and labels, the answer of /readyz) after one request."""
     secrets = first_run_secrets(tmp_path, {}, embedded=True)
     config = load_config(None, {})
-    async with open_gateway(config, data=tmp_path, instance="test", secrets=secrets, fatal=pytest.fail) as gateway:
+    source = Source(lambda: (), lambda: pytest.fail("nothing has changed"))
+    async with open_gateway(
+        config, data=tmp_path, instance="test", secrets=secrets, fatal=pytest.fail, source=source
+    ) as gateway:
         not_started = await get(gateway.application, "/readyz")
         async with gateway.started():
             assert (await post(gateway.application, secrets.admin_key.reveal(), QUESTION))[0] == 200
             _, ready = await get(gateway.application, "/readyz")
             _, text = await get(gateway.application, "/metrics")
-    assert not_started == (
-        503,
-        b'{"status":"not ready","waiting_for":["the start: the log is being read"],"role":"all"}',
-    )
+    status, answer = not_started
+    assert (status, orjson.loads(answer)["waiting_for"]) == (503, ["the start: the log is being read"])
     families = [family for family in text_string_to_metric_families(text.decode()) if not foreign(family.name)]
     samples = {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -107,6 +109,7 @@ async def test_the_request_is_counted_and_nothing_is_held_any_more(shown):
     assert value("tollgate_held_usd") == value("tollgate_open_requests") == 0
     assert sum(number for (name, _), number in samples.items() if name == "tollgate_requests_lag") == 0
     assert value("tollgate_ready") == value("tollgate_sink_active") == 1
+    assert set(ready.pop("configuration")) == {"in_force_since"}
     assert ready == {"status": "ready", "role": "all", "partitions": [0, 1, 2, 3, 4, 5], "sink": "elected"}
 
 

@@ -42,6 +42,9 @@ class Stages:
     def refuse_new(self, reason: str) -> None:
         STEPS.append("refuse")
 
+    def reload(self) -> None:
+        STEPS.append("reload")
+
     def interrupt(self) -> None:
         STEPS.append("interrupt")
         self.interrupted.set()
@@ -99,6 +102,32 @@ async def test_a_gateway_that_leaves_is_not_ready_for_a_while_before_it_refuses(
     assert STEPS == ["discourage"]
     assert await running == 0
     assert STEPS == ["discourage", "refuse"]
+
+
+async def test_sighup_has_the_configuration_read_again_and_ends_nothing(tmp_path, stages, monkeypatch):
+    ready = asyncio.Event()
+    monkeypatch.setattr(serve, "_greet", lambda *_: ready.set())
+    running = asyncio.create_task(serving(tmp_path))
+    await ready.wait()
+    os.kill(os.getpid(), signal.SIGHUP)
+    while not STEPS:
+        await asyncio.sleep(0.01)
+    assert STEPS == ["reload"]
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0
+
+
+async def test_sighup_of_a_terminal_that_was_closed_ends_the_process(tmp_path, stages, monkeypatch):
+    ready = asyncio.Event()
+    monkeypatch.setattr(serve, "_greet", lambda *_: ready.set())
+    terminal = [True]
+    monkeypatch.setattr(serve, "_has_terminal", lambda: terminal[0])
+    running = asyncio.create_task(serving(tmp_path))
+    await ready.wait()
+    terminal[0] = False
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert await running == 0
+    assert "reload" not in STEPS
 
 
 async def test_a_second_signal_ends_the_patience(tmp_path, stages, monkeypatch):

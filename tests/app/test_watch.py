@@ -108,7 +108,7 @@ async def test_a_worker_is_ready_when_it_has_taken_over_and_is_not_far_behind():
     watched = started(FakeLog(), "worker")
     backlogs = FakeBacklogs()
     owners: Any = SimpleNamespace(owners=[SimpleNamespace(partition=4), SimpleNamespace(partition=0)])
-    watched.processors = Processors(owners, backlogs, None, {})  # type: ignore[arg-type]
+    watched.processors = Processors(owners, backlogs, None, lambda: None)  # type: ignore[arg-type]
     assert (await watched.readiness()).doing == {"role": "worker", "partitions": [0, 4]}
     assert await problems(watched) == []
     backlogs.settled = False

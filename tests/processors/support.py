@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 import orjson
 import pytest
 
-from tollgate.config import load_config
+from tollgate.config import Config, load_config
 from tollgate.control import Control
 from tollgate.events import CancelRequested, Event, Request, RequestAccepted, decode, encode
 from tollgate.log import Log, Record
 from tollgate.log.embedded import EmbeddedLog
 from tollgate.prices.book import PriceBook
 from tollgate.processors.owner import Owner
+from tollgate.processors.setup import Setup, setup_of
 from tollgate.processors.world import World
 from tollgate.replies import LocalReplies, Reply
 from tollgate.sealed import FolderSeals, Sealer
@@ -26,6 +27,15 @@ NOW_MS = 1_795_000_000_000
 PARTITION = 1
 BODY = {"model": "sandbox", "messages": [{"role": "user", "content": "Hello"}]}
 BOOK = PriceBook.load(None)
+DEFAULTS = load_config(None, {})
+
+
+def always(
+    config: Config = DEFAULTS, *, transports: Mapping[tuple[str, str], Any] | None = None, book: PriceBook = BOOK
+) -> Callable[[], Setup]:
+    """A setup that stays in force."""
+    setup = setup_of(config, book, transports or {})
+    return lambda: setup
 
 
 def make_world(log: Log, folder: Path, **given: Any) -> World:
@@ -35,9 +45,7 @@ def make_world(log: Log, folder: Path, **given: Any) -> World:
         "replies": LocalReplies("here"),
         "control": Control(),
         "sealer": Sealer(Secret("s" * 32), FolderSeals(folder / "seals")),
-        "config": load_config(None, {}),
-        "book": BOOK,
-        "transports": {},
+        "setup": always(),
         "instance": "here",
         "address": "here",
         "fatal": pytest.fail,
@@ -86,7 +94,7 @@ class Site:
             log,
             folder,
             replies=Elsewhere(),
-            transports={("sandbox", "main"): self.provider},
+            setup=always(transports={("sandbox", "main"): self.provider}),
             shared=True,
             now_ms=lambda: time.time_ns() // 1_000_000,
         )

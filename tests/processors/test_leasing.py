@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.processors.support import PARTITION, Site
+from tests.processors.support import DEFAULTS, PARTITION, Site, always
 from tollgate.config import RateLimiting
 from tollgate.control import follow_control
 from tollgate.events import Ended, LeaseAnswered, LeaseAsked, LeaseGranted
@@ -21,8 +21,9 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """A worker that owns one partition; whoever keeps the limit is played by the test."""
     log = await EmbeddedLog.open(tmp_path / "log", load_topics(), durability="process")
     site = Site(log, tmp_path)
-    config = msgspec.structs.replace(site.world.config, rate_limiting=RateLimiting(global_rpm=600))
-    site.world = msgspec.structs.replace(site.world, config=config)
+    config = msgspec.structs.replace(DEFAULTS, rate_limiting=RateLimiting(global_rpm=600))
+    setup = always(config, transports=site.world.setup().transports)
+    site.world = msgspec.structs.replace(site.world, setup=setup)
     following = asyncio.create_task(follow_control(log, site.world.control))
     yield site
     following.cancel()

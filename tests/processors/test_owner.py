@@ -14,7 +14,8 @@ from tollgate.keys import ADMIN
 from tollgate.log.embedded import EmbeddedLog
 from tollgate.prices.book import PriceBook
 from tollgate.processors.owner import Owner
-from tollgate.processors.upstream.accounts import transports
+from tollgate.processors.setup import setup_of
+from tollgate.processors.upstream.accounts import upstreams
 from tollgate.processors.world import World
 from tollgate.replies import Reply
 from tollgate.sealed import FolderSeals, Sealer
@@ -42,15 +43,14 @@ class ElsewhereReplies:
 async def an_owner(folder: Path) -> AsyncIterator[tuple[Owner, World]]:
     config = load_config(None, {})
     log = await EmbeddedLog.open(folder / "log", load_topics())
-    async with transports(config) as reached:
+    async with upstreams() as ways:
+        setup = setup_of(config, PriceBook.load(None), ways.reach(config))
         world = World(
             log=log,
             replies=ElsewhereReplies(),
             control=Control(),
             sealer=Sealer(Secret("a secret of this test"), FolderSeals(folder / "seals")),
-            config=config,
-            book=PriceBook.load(None),
-            transports=reached,
+            setup=lambda: setup,
             instance="test",
             address="here",
             fatal=pytest.fail,

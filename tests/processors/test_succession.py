@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.processors.support import always
 from tests.simulation.setting import BOOK, gateway_config
 from tollgate.control import Control
 from tollgate.errors import ProviderError
@@ -108,9 +109,7 @@ class Site:
             World(
                 **surroundings,
                 control=Control(),
-                config=gateway_config(balanced=False, timeout_s=1.0),
-                book=BOOK,
-                transports={},
+                setup=always(gateway_config(balanced=False, timeout_s=1.0), book=BOOK),
                 instance="worker-2",
                 address="0/worker-2/b",
                 fatal=self.fatal.append,

@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from tests.processors.support import Site
-from tollgate.events import IngressBeat
+from tests.processors.support import DEFAULTS, Site, always
+from tollgate.events import Ended, IngressBeat, ProbeAnswered
 from tollgate.log.embedded import EmbeddedLog
 from tollgate.processors.journal import MARK_EVERY_EVENTS
 from tollgate.processors.owner import Owner
@@ -68,4 +69,22 @@ async def test_a_request_that_was_decided_and_one_that_was_not(site: Site):
     await owner.checkpoint(rows.write)
     heir = Owner(owner.partition, site.world)
     assert await heir.take_over(rows) == first.offset + 1
+    await heir.close("the end")
+
+
+@pytest.mark.parametrize("left", ["nothing", "the provider"])
+async def test_a_plan_whose_account_was_taken_out_of_the_configuration_since_fails_and_costs_nothing_more(
+    site: Site, left: str
+):
+    owner = await site.owner()
+    await site.give(owner, await site.accept("r1"))
+    await site.until_called()
+    config = DEFAULTS if left == "the provider" else replace(DEFAULTS, providers={})
+    heir = Owner(owner.partition, replace(site.world, setup=always(config)))
+    await heir.take_over({})
+    await site.give(heir, await site.append(ProbeAnswered(request_id="r1", epoch=heir.ledger.epoch, waiting=True)))
+    (ended,) = await site.until("completions", Ended)
+    assert (ended.status, [attempt.outcome for attempt in ended.attempts]) == ("failed", ["abandoned", "error"])
+    assert ended.attempts[-1].reason.startswith("sandbox is no" if left == "nothing" else "main is no")
+    assert ended.attempts[-1].lines == ()
     await heir.close("the end")

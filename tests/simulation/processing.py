@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tests.simulation.log import PARTITION, STATE, ProcessLog
 from tollgate.processors.owner import Owner
 from tollgate.processors.partitions import Partitions
+from tollgate.processors.setup import setup_of
 from tollgate.processors.world import World
 from tollgate.replies import Mailbox
 
@@ -26,15 +27,14 @@ class Processing:
         self._life = life
         self._simulation = simulation = life.simulation
         self._chance: Random = simulation.chance(f"processing/{life.name}")
+        setup = setup_of(simulation.config, simulation.book, simulation.providers)
         self.partitions = Partitions(
             World(
                 log=life.log,
                 replies=mailbox,
                 control=life.control,
                 sealer=life.sealer,
-                config=simulation.config,
-                book=simulation.book,
-                transports=simulation.providers,
+                setup=lambda: setup,
                 instance="sim",
                 address=life.address,
                 fatal=life.fatal,

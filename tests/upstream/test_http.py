@@ -6,6 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.processors.support import always
 from tollgate.config import Account, Provider
 from tollgate.processors.metrics import WorkerMetrics
 from tollgate.processors.upstream.http import HttpTransport, new_session
@@ -115,7 +116,7 @@ async def test_the_newest_limits_are_kept_until_an_answer_tells_of_others(upstre
 
 async def test_limits_are_shown_by_account_and_only_those_with_a_known_name(transport):
     transport.limits = (Window("requests", 25, 100), Window("a_name_of_the_providers", 1, 2), Window("tokens", 7))
-    family = WorkerMetrics(None, None, None, {("p", "main"): transport})._accounts()
+    family = WorkerMetrics(None, None, None, always(transports={("p", "main"): transport}))._accounts()
     assert [(sample.labels, sample.value) for sample in family.samples] == [
         ({"provider": "p", "account": "main", "counts": "requests"}, 0.25)
     ]

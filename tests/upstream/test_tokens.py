@@ -190,6 +190,24 @@ async def test_a_service_account_signs_who_it_is_and_what_it_wants(tmp_path, key
     assert jwt.get_unverified_header(asked["assertion"])["kid"] == "k1"
 
 
+async def test_a_service_accounts_new_file_counts_from_the_next_token_on_and_a_broken_one_does_not(
+    tmp_path, key, issuer, session, caplog
+):
+    credential = Token("p/main", session, service_account_grant("p/main", account_file(tmp_path, key)))
+    path = tmp_path / "account.json"
+
+    async def kid() -> str:
+        credential.rejected()
+        await credential.headers(*CALL)
+        return jwt.get_unverified_header(issuer.asked[-1]["assertion"])["kid"]
+
+    account_file(tmp_path, key, token_uri=issuer.url, private_key_id="k2")
+    assert await kid() == "k2"
+    path.write_text("{")
+    assert await kid() == "k2"
+    assert f"{path} is not the key file of a service account" in caplog.text
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"client_email": "a", "private_key": "no key"}'])
 def test_a_file_that_is_no_service_account_is_named_and_not_shown(tmp_path, content):
     path = tmp_path / "account.json"

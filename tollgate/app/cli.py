@@ -95,9 +95,18 @@ def serve(
     instance: Annotated[str | None, typer.Option(help="The name of this process among its peers.")] = None,
 ) -> int:
     """Run the gateway in the foreground."""
+    from tollgate.app.reload import Reading, Source
     from tollgate.app.settings import resolve
+    from tollgate.environment import PRICING_FILE, config_file
     from tollgate.secret import first_run_secrets
 
+    def read() -> Reading:
+        from tollgate.app.gateway import load_prices
+
+        return Reading(resolve(os.environ, config=config, broker=broker).config, load_prices())
+
+    source = Source(lambda: (config_file(os.environ, config), Path(PRICING_FILE)), read)
+    seen = source.seen()  # before it is read: a change in between is found
     settings = resolve(os.environ, config=config, host=host, port=port, broker=broker, instance=instance)
     secrets = first_run_secrets(settings.data, os.environ, embedded=settings.config.log.embedded)
 
@@ -111,6 +120,8 @@ def serve(
         port=settings.port,
         instance=settings.instance,
         secrets=secrets,
+        source=source,
+        seen=seen,
     )
 
 

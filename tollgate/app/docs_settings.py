@@ -38,7 +38,8 @@ The file is `gateway.yaml` in the working directory, or the one that `--config` 
 optional unless it says *required*; an unknown or repeated key is an error. `${{NAME}}` in a value is replaced by the
 environment variable, `${{NAME:-default}}` by the default if that is unset or empty, `$${{` stands for `${{`. A value is
 taken as it is written and read as the type of its key: quotes make no difference. `tollgate config check` says what the
-file comes to, `tollgate config schema` prints a JSON Schema for editors.
+file comes to, `tollgate config schema` prints a JSON Schema for editors. While the gateway runs, all but `log` and
+`server` is read again when the file changes ([how](operations.md#changing-the-configuration)).
 
 | key | type | default | meaning |
 |---|---|---|---|

@@ -15,25 +15,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from tollgate.app.open_log import open_log
+from tollgate.app.reload import Reading, Reloading, ReloadMetrics, Seen, Source
 from tollgate.app.sinking import GROUP as SINKS
 from tollgate.app.sinking import sinking, sinking_if_elected
 from tollgate.app.watch import Watch
 from tollgate.config import Config
 from tollgate.control import Control, catch_up, follow_control
+from tollgate.environment import PRICING_FILE
 from tollgate.errors import UsageError
 from tollgate.freshness import Freshness, beat
-from tollgate.ingress.app import create_ingress
+from tollgate.ingress.app import Ingress, create_ingress
 from tollgate.ingress.door import Door, wall_clock_ms
 from tollgate.ingress.probes import create_probe_app
 from tollgate.log import WritableLog
 from tollgate.log.kafka import KafkaLog
 from tollgate.prices.book import PriceBook
 from tollgate.processors.app import processors
-from tollgate.processors.upstream.accounts import transports
+from tollgate.processors.setup import Setup, setup_of
+from tollgate.processors.upstream.accounts import Upstreams, upstreams
 from tollgate.processors.world import World
 from tollgate.replies import LocalReplies, gateway_stopping
 from tollgate.reply_topic import ReplyReader, TopicMailbox, new_address
@@ -43,7 +47,6 @@ from tollgate.secret import Secrets
 from tollgate.tokenizer.counter import Counter
 
 MAINTAIN_S = 5.0
-PRICES = "pricing.yaml"
 
 Fatal = Callable[[str], None]
 Role = Literal["all", "ingress", "worker", "sink"]
@@ -66,6 +69,8 @@ class Gateway:
         secrets: Secrets,
         book: PriceBook,
         fatal: Fatal,
+        source: Source | None = None,
+        seen: Seen = (),
     ) -> None:
         self.log = log
         self._role = role
@@ -73,6 +78,9 @@ class Gateway:
         self._data = data
         self._instance = instance
         self._book = book
+        self._setup: Setup | None = None  # of a worker
+        self._upstreams: Upstreams | None = None
+        self._ingress: Ingress | None = None
         self._fatal = fatal
         self._control = Control()
         self._seals: TopicSeals | None = None if config.log.embedded else TopicSeals(log)
@@ -80,7 +88,12 @@ class Gateway:
         self._replies = LocalReplies(new_address(log, instance))
         self._freshness = Freshness.always() if config.log.embedded else Freshness()
         registry = CollectorRegistry()
-        self._watch = Watch(log, registry, role=role, control=self._control, replies=self._replies)
+        self._reloading = None if source is None else Reloading(source, seen, self._put_in_force)
+        self._watch = Watch(
+            log, registry, role=role, control=self._control, replies=self._replies, reloading=self._reloading
+        )
+        if self._reloading is not None:
+            registry.register(ReloadMetrics(self._reloading))
         if self._is("ingress"):
             door = Door(
                 config=config,
@@ -95,6 +108,7 @@ class Gateway:
                 readiness=self._watch.readiness,
             )
             self.application: ASGIApp = create_ingress(door)
+            self._ingress = self.application
         else:
             self.application = create_probe_app(registry, self._watch.readiness)
 
@@ -117,6 +131,11 @@ class Gateway:
     def requests_under_way(self) -> int:
         """Those whose clients wait at this process."""
         return self._replies.waiting
+
+    def reload(self) -> None:
+        """Read the configuration again now."""
+        if self._reloading is not None:
+            self._reloading.now()
 
     def interrupt(self) -> None:
         """End the requests under way in this process: the time to let them end by themselves is over.
@@ -167,6 +186,8 @@ class Gateway:
                 )
                 self._watch.worker_runs(running)
             self._watch.has_started()
+            if self._reloading is not None:
+                await beside(self._always(self._reloading.run(), "the watch over the configuration"))
             yield
 
     async def _start_sink(self, stack: AsyncExitStack) -> None:
@@ -185,17 +206,32 @@ class Gateway:
         """Raise what made the log refuse every further append; until then, for ever."""
         raise await self.log.failed
 
+    def _put_in_force(self, reading: Reading) -> Sequence[str]:
+        """Have requests to come go by what the files say now; return the keys that need a restart.
+
+        Raises `ConfigError` for a credential that cannot be right; then everything is as before.
+        """
+        before = self._config
+        config = replace(reading.config, log=before.log, server=before.server)
+        book = self._book if reading.book.version == self._book.version else reading.book
+        if self._upstreams is not None:
+            self._setup = setup_of(config, book, self._upstreams.reach(config))
+        if self._ingress is not None:
+            self._ingress.use(config)
+        self._config, self._book = config, book
+        return changed_at_restart(before, reading.config)
+
     async def _world(self, stack: AsyncExitStack) -> World:
         counter = Counter()
         stack.push_async_callback(counter.close)
+        self._upstreams = await stack.enter_async_context(upstreams())
+        self._setup = setup_of(self._config, self._book, self._upstreams.reach(self._config))
         return World(
             log=self.log,
             replies=self._replies if self._config.log.embedded else TopicMailbox(self.log, self._sealer, self._replies),
             control=self._control,
             sealer=self._sealer,
-            config=self._config,
-            book=self._book,
-            transports=await stack.enter_async_context(transports(self._config)),
+            setup=self._setup_now,
             instance=self._instance,
             address=self._replies.address,
             fatal=self._fatal,
@@ -206,6 +242,10 @@ class Gateway:
             settled=self.log.settled,
             shared=not self._config.log.embedded,
         )
+
+    def _setup_now(self) -> Setup:
+        assert self._setup is not None
+        return self._setup
 
     @asynccontextmanager
     async def _always(self, work: Awaitable[Any], name: str) -> AsyncIterator[None]:
@@ -240,26 +280,57 @@ class Gateway:
 
 @asynccontextmanager
 async def open_gateway(
-    config: Config, *, role: Role = "all", data: Path, instance: str, secrets: Secrets, fatal: Fatal
+    config: Config,
+    *,
+    role: Role = "all",
+    data: Path,
+    instance: str,
+    secrets: Secrets,
+    fatal: Fatal,
+    source: Source | None = None,
+    seen: Seen = (),
 ) -> AsyncIterator[Gateway]:
     """Open the log and make the stages of the role; nothing runs before `started` is entered.
 
-    `fatal` is called with the reason when something happened whose outcome only a restart can find out.
+    `fatal` is called with the reason when something happened whose outcome only a restart can find out. `source` is
+    where the configuration is read again when it changes, and `seen` how that was when it was read.
     """
     if role != "all" and config.log.embedded:
         raise UsageError(
             f"--role {role} needs Kafka: the embedded log belongs to one process; add --broker kafka://..."
         )
     (data / "instances" / instance).mkdir(parents=True, exist_ok=True)
-    book = _load_prices()
+    book = load_prices()
     log = await open_log(config, data, role=role, client_id=instance)
     try:
-        yield Gateway(config, log, role=role, data=data, instance=instance, secrets=secrets, book=book, fatal=fatal)
+        yield Gateway(
+            config,
+            log,
+            role=role,
+            data=data,
+            instance=instance,
+            secrets=secrets,
+            book=book,
+            fatal=fatal,
+            source=source,
+            seen=seen,
+        )
     finally:
         await log.close()
 
 
-def _load_prices() -> PriceBook:
+def changed_at_restart(running: Config, read: Config) -> Sequence[str]:
+    """The keys in which the configuration that was read differs from the running one beyond what can be reloaded."""
+    sections = (("log", running.log, read.log), ("server", running.server, read.server))
+    return [
+        f"{name}.{key}"
+        for name, one, other in sections
+        for key in one.__struct_fields__
+        if getattr(one, key) != getattr(other, key)
+    ]
+
+
+def load_prices() -> PriceBook:
     """The catalogue, and above it `pricing.yaml` of the working directory if there is one."""
-    overrides = Path(PRICES)
+    overrides = Path(PRICING_FILE)
     return PriceBook.load(overrides if overrides.exists() else None)

@@ -17,6 +17,7 @@ import uvloop
 
 from tollgate.app.gateway import Role, open_gateway
 from tollgate.app.logs import log_to_stderr
+from tollgate.app.reload import Seen, Source
 from tollgate.config import Config
 from tollgate.errors import ConfigError, LogUnavailable
 from tollgate.ingress.server import server_config
@@ -34,16 +35,50 @@ COLLECT_AFTER = (10_000, 20, 10)
 log = logging.getLogger("tollgate")
 
 
-def run(config: Config, *, data: Path, role: Role, host: str, port: int, instance: str, secrets: Secrets) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code."""
+def run(
+    config: Config,
+    *,
+    data: Path,
+    role: Role,
+    host: str,
+    port: int,
+    instance: str,
+    secrets: Secrets,
+    source: Source,
+    seen: Seen,
+) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code. On SIGHUP the configuration is read again."""
     log_to_stderr()
-    return uvloop.run(_serve(config, role=role, data=data, host=host, port=port, instance=instance, secrets=secrets))
+    return uvloop.run(
+        _serve(
+            config,
+            role=role,
+            data=data,
+            host=host,
+            port=port,
+            instance=instance,
+            secrets=secrets,
+            source=source,
+            seen=seen,
+        )
+    )
 
 
 async def _serve(
-    config: Config, *, role: Role, data: Path, host: str, port: int, instance: str, secrets: Secrets
+    config: Config,
+    *,
+    role: Role,
+    data: Path,
+    host: str,
+    port: int,
+    instance: str,
+    secrets: Secrets,
+    source: Source | None = None,
+    seen: Seen = (),
 ) -> int:
-    async with open_gateway(config, role=role, data=data, instance=instance, secrets=secrets, fatal=_die) as gateway:
+    async with open_gateway(
+        config, role=role, data=data, instance=instance, secrets=secrets, fatal=_die, source=source, seen=seen
+    ) as gateway:
         server = _Server(server_config(gateway.application, host=host, port=port), config.server.drain_s)
 
         loop = asyncio.get_running_loop()
@@ -76,7 +111,7 @@ async def _serve(
                 gateway.discourage_new(STOPPING)
                 leaving = loop.call_later(config.server.leave_s if role in ("all", "ingress") else 0, stop)
 
-        with _on_signal(leave):
+        with _on_signal(leave, reload=gateway.reload):
             serving = asyncio.create_task(server.serve())
             await server.listening(serving)
             try:
@@ -191,12 +226,28 @@ def _little_garbage() -> Iterator[None]:
 
 
 @contextmanager
-def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
+def _on_signal(stop: Callable[[], None], *, reload: Callable[[], None]) -> Iterator[None]:
+    """SIGHUP means two things: the configuration was changed, and the terminal was closed."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    at_a_terminal = _has_terminal()
+    handlers = {
+        signal.SIGTERM: stop,
+        signal.SIGINT: stop,
+        signal.SIGHUP: lambda: stop() if at_a_terminal and not _has_terminal() else reload(),
+    }
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handlers:
             loop.remove_signal_handler(number)
+
+
+def _has_terminal() -> bool:
+    """Is there one that this process was started from, and not closed yet?"""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

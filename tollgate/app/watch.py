@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tollgate.app.reload import Reloading
 from tollgate.control import TOPIC as CONTROL
 from tollgate.control import Control
 from tollgate.ingress.probes import Readiness
@@ -34,7 +35,14 @@ class Watch:
     """The process, as probes and metrics see it. A stage that is None is not of its role, or does not work yet."""
 
     def __init__(
-        self, log: WritableLog, registry: CollectorRegistry, *, role: str, control: Control, replies: LocalReplies
+        self,
+        log: WritableLog,
+        registry: CollectorRegistry,
+        *,
+        role: str,
+        control: Control,
+        replies: LocalReplies,
+        reloading: Reloading | None = None,
     ) -> None:
         self.waiting_for = [START]
         """What a new request would wait for, beside a log that does not answer."""
@@ -49,6 +57,7 @@ class Watch:
         self._registry = registry
         self._role = role
         self._control = control
+        self._reloading = reloading
         registry.register(_ProcessMetrics(self, log, role=role, control=control, replies=replies))
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
@@ -66,7 +75,7 @@ class Watch:
         """The worker of this process has taken its partitions over."""
         self.processors = processors
         self._registry.register(
-            WorkerMetrics(processors.partitions, processors.backlogs, processors.counts, processors.transports)
+            WorkerMetrics(processors.partitions, processors.backlogs, processors.counts, processors.setup)
         )
 
     def sink_runs(self) -> None:
@@ -77,6 +86,8 @@ class Watch:
     async def readiness(self) -> Readiness:
         """Whether requests should be sent here, or else what it waits for; and what the process does."""
         doing: dict[str, object] = {"role": self._role}
+        if self._reloading is not None:
+            doing["configuration"] = self._reloading.shown()
         waiting_for = [*self.not_ready(), *self.leaving]
         if not waiting_for:
             await self.ends.refresh()

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
+from functools import cache
 from importlib import resources
 
 import msgspec
@@ -143,6 +144,7 @@ class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 yield msgspec.structs.replace(model, variants=())
 
 
+@cache  # the package does not change while it runs, and prices are read again with every change of the files
 def load_catalogue() -> tuple[Catalogue, str]:
     """The catalogue in this package, and the SHA-256 of its bytes."""
     content = (resources.files("tollgate.prices") / "data" / "genai-prices.json").read_bytes()

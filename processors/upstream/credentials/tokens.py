@@ -154,25 +154,50 @@ def client_grant(oauth: OAuth) -> Grant:
     return grant
 
 
+class _ServiceAccount(NamedTuple):
+    email: str
+    key: str
+    key_id: str | None
+    token_url: str
+
+
 def service_account_grant(name: str, google: GoogleAccount) -> Grant:
-    """A service account's signed claim. Raises `ConfigError` when its file is not one of a service account."""
+    """A service account's signed claim, by its file as it is when a token is asked for.
+
+    Raises `ConfigError` when the file is not one of a service account now; later on, the last that was one counts.
+    """
+    kept = _service_account(name, google)
+
+    def grant(now_s: float, refresh_token: str | None) -> Form:
+        nonlocal kept
+        try:
+            kept = _service_account(name, google)
+        except ConfigError as error:
+            log.error("%s", error)
+        claim = {
+            "iss": kept.email,
+            "scope": google.scope,
+            "aud": kept.token_url,
+            "iat": int(now_s),
+            "exp": int(now_s) + JWT_LIFETIME_S,
+        }
+        signed = jwt.encode(claim, kept.key, algorithm="RS256", headers={"kid": kept.key_id})
+        return Form(kept.token_url, {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed})
+
+    return grant
+
+
+def _service_account(name: str, google: GoogleAccount) -> _ServiceAccount:
     try:
         account = _object(Path(google.service_account_file).read_bytes())
         email, key = account["client_email"], account["private_key"]
-        url = account.get("token_uri") or GOOGLE_TOKEN_URL
         jwt.encode({}, key, algorithm="RS256")
+        return _ServiceAccount(email, key, account.get("private_key_id"), account.get("token_uri") or GOOGLE_TOKEN_URL)
     except (OSError, KeyError, ValueError, TypeError, jwt.PyJWTError) as error:
         raise ConfigError(
             f"providers: {name}: {google.service_account_file} is not the key file of a service account "
             f"({type(error).__name__}); make one in Google Cloud's console under IAM, service accounts, keys"
         ) from None
-
-    def grant(now_s: float, refresh_token: str | None) -> Form:
-        claim = {"iss": email, "scope": google.scope, "aud": url, "iat": int(now_s), "exp": int(now_s) + JWT_LIFETIME_S}
-        signed = jwt.encode(claim, key, algorithm="RS256", headers={"kid": account.get("private_key_id")})
-        return Form(url, {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed})
-
-    return grant
 
 
 def _object(text: bytes) -> dict[str, Any]:
