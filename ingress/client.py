@@ -67,8 +67,7 @@ class Client:
     def accept(self, event: RequestAccepted) -> None:
         """Append the event. Its failure, if it fails, is what `serve` raises."""
         key = self._request.org_id.encode()
-        # the owner's decision follows, so it may linger
-        appended = self._door.log.append(REQUESTS, key, encode(event), linger=True, worth="new")
+        appended = self._door.log.append(REQUESTS, key, encode(event), worth="new")
         asyncio.ensure_future(appended).add_done_callback(self._appended)
         self._patience = self._loop.call_later(ACCEPT_PATIENCE_S, self._not_accepted)
 

@@ -79,7 +79,7 @@ class Leasing:
             epoch=self._epoch,
             question=self._questions,
         )
-        put = self._world.log.append(TOPIC, share.limit.name.encode(), encode(question), linger=True)
+        put = self._world.log.append(TOPIC, share.limit.name.encode(), encode(question))
         asyncio.ensure_future(put).add_done_callback(partial(_unless_it_failed, "a question for a share"))
 
 
@@ -101,7 +101,7 @@ def _limits_on(model: str, global_rpm: int | None, per_model_rpm: int | None) ->
 
 def answer_question(source: Log, asked: LeaseAsked, answer: LeaseAnswered) -> None:
     """Tell the asker, whoever owns its partition now."""
-    said = source.append(TOPIC, None, encode(answer), partition=asked.partition, linger=True)
+    said = source.append(TOPIC, None, encode(answer), partition=asked.partition)
     asyncio.ensure_future(said).add_done_callback(partial(_unless_it_failed, "the answer about a share"))
 
 

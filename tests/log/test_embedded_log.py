@@ -182,7 +182,7 @@ async def test_a_listener_has_a_record_at_once_and_its_answer_becomes_durable_wi
     log.listen("cause", lambda partition: heard.set())
     seen = log.news
 
-    cause = log.append("cause", b"k", b"v", linger=True)
+    cause = log.append("cause", b"k", b"v")
     await heard.wait()
     assert (log.end("cause", 0), log.taken("cause", 0)) == (0, 1)
     assert [record.value for record in log.tail("cause", 0, 0, 10) or ()] == [b"v"]

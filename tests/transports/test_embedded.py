@@ -14,7 +14,7 @@ async def test_an_event_is_delivered_before_it_is_durable(tmp_path: Path, monkey
     monkeypatch.setattr(embedded, "LINGER_S", 3600)
     place = Place(tmp_path, None)
     async with place.log() as log, Processor(place, log, start=lambda partition: 0) as processor:
-        accepted: Any = log.append(place.requests, None, b"e", partition=0, linger=True)
+        accepted: Any = log.append(place.requests, None, b"e", partition=0)
         await processor.until(lambda so_far: so_far.offsets(0) == [0])
         assert not accepted.done()
 
@@ -26,7 +26,7 @@ async def test_no_offset_is_committed_beyond_what_is_durable(tmp_path: Path, mon
     monkeypatch.setattr(embedded, "LINGER_S", 3600)
     place = Place(tmp_path, None)
     async with place.log() as log, Processor(place, log, start=lambda partition: 0) as processor:
-        log.append(place.requests, None, b"e", partition=0, linger=True)
+        log.append(place.requests, None, b"e", partition=0)
         await processor.until(lambda so_far: so_far.offsets(0) == [0])
 
         consumer: Any = processor.app.consumer

@@ -61,7 +61,7 @@ class Log(Protocol):
         """Take the record at once and return a future that is done when it is durable.
 
         Appends to one partition land in the order of the calls, whether awaited or not. A record may `linger` when
-        nobody waits until it is durable: it need not be written before others that are, and costs no write of its own.
+        nobody waits to read it: it need not be written before others that are, and costs no write of its own.
         What may wait while the log does not answer is bounded, by what a record is worth: one that is `new` is refused
         as soon as the log is behind, one that is of use only in `passing` when much waits already.
         The future is an `asyncio.Future`: callbacks may be added. It fails with

@@ -155,13 +155,13 @@ class EmbeddedLog(EmbeddedReader):
         target.tail.append(record)
         listener = self._listeners.get(topic)
         if listener is not None:
-            listener(target.number)
-        if not linger:
+            listener(target.number)  # what it appends in answer starts the group, with this record in it
+        elif not linger:
             self._lingers = False
             if not self._flush_is_due:
                 self._flush_is_due = True
                 self._loop.call_soon(self._flush)
-        elif self._linger_ends is None:
+        if self._lingers and self._linger_ends is None:
             self._linger_ends = self._loop.call_later(LINGER_S, self._end_linger)
         return future
 
@@ -175,7 +175,7 @@ class EmbeddedLog(EmbeddedReader):
         """Call `listener(partition)` at each append to the topic from now on; `tail` has it before it is durable.
 
         For a reader in this process that holds back every effect of a record until something that it appended
-        after it is durable. One listener per topic.
+        after it is durable. So the records of the topic linger, and share that one's group. One listener per topic.
         """
         self._listeners[topic] = listener
 
