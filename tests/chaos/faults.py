@@ -31,6 +31,11 @@ LONG_STREAM = Kind(1, "sandbox-lat50-tok300-gap100", True, max_tokens=300)
 FAILS_LATE = Kind(1, f"sandbox-lat{SLOW_S * 1000:.0f}-err500x1-tok9", False)
 ORG = ORGANISATIONS[0]
 GONE_S = 15.0  # after the death of an ingress the calls for its clients are over
+QUICK = Kind(1, "sandbox-tok3", False)
+NOTICED_S = 3.0  # an outage is by then
+TOLD_S = 8.0  # the patience of an ingress, and some more where the machine is busy
+TRY_AGAIN = 503  # that it says when, the checker sees to
+ROOM_BYTES = 64 << 20  # for what waits for the log
 GROUP = "tollgate"
 GROUP_EMPTY_S = 30.0
 
@@ -190,18 +195,20 @@ async def rolling_restart(site: Site) -> None:
 # The broker -----------------------------------------------------------------------------------------------------------
 
 
-async def broker_killed(site: Site) -> None:
+async def broker_killed(site: Site, *, seconds: float = 6.0) -> None:
     """SIGKILL, and it is started again on its log."""
     await asyncio.to_thread(site.broker.kill)
+    await _outage(site, seconds)
     site.broker.launch()
     await site.broker_answers()
 
 
-async def broker_restarted(site: Site) -> None:
+async def broker_restarted(site: Site, *, seconds: float = 6.0) -> None:
     """In order."""
     assert site.broker.process is not None
     site.broker.process.terminate()
     await asyncio.to_thread(site.broker.process.wait)
+    await _outage(site, seconds)
     site.broker.launch()
     await site.broker_answers()
 
@@ -209,7 +216,7 @@ async def broker_restarted(site: Site) -> None:
 async def broker_paused(site: Site, *, seconds: float = 30.0) -> None:
     """Connections stay open, and nothing answers."""
     site.broker.freeze(True)
-    await asyncio.sleep(seconds)
+    await _outage(site, seconds)
     site.broker.freeze(False)
 
 
@@ -218,7 +225,8 @@ async def broker_down_at_start(site: Site, *, seconds: float = 10.0) -> None:
     await site.stop(site.processes.values())
     await asyncio.to_thread(site.broker.kill)
     await site.start()
-    await asyncio.sleep(seconds)
+    await asyncio.gather(*(ingress.listens() for ingress in site.of("ingress")))
+    await _outage(site, seconds)
     site.broker.launch()
     await site.broker_answers()
 
@@ -248,7 +256,7 @@ POISON = {
     "deep": b"[" * 20_000,
 }
 HUGE = 4 << 20
-READ_TOPICS = (
+TOPICS = (
     "requests",
     "completions",
     "costs",
@@ -257,12 +265,13 @@ READ_TOPICS = (
     "audit",
     "replies",
     "seals",
+    "dead-letters",
 )
 COMPACTED = ("tollgate-state-changelog", "control", "seals")
 
 
 async def poison(site: Site, *, restart: bool = True) -> None:
-    """Records that nobody can read, on every partition of every topic that is read; then a start that reads them."""
+    """Records that nobody can read, on every partition of every topic; then a start that reads them."""
     exits = site.exits
     producer = AIOKafkaProducer(bootstrap_servers=site.broker.address, max_request_size=2 * HUGE)
     await producer.start()
@@ -272,7 +281,7 @@ async def poison(site: Site, *, restart: bool = True) -> None:
         site.poisoned.add(f"{topic}/{partition}@{metadata.offset}")
 
     try:
-        for topic in READ_TOPICS:
+        for topic in TOPICS:
             for partition in sorted(await producer.partitions_for(topic)):
                 for name, value in POISON.items():
                     await put(topic, partition, f"poison {name}".encode(), value)
@@ -323,6 +332,25 @@ async def _released(site: Site, owner: Supervised) -> None:
             if site.tail.owner(partition) != owner.name:
                 return
             await asyncio.sleep(0.1)
+
+
+async def _outage(site: Site, seconds: float) -> None:
+    """No broker answers for so long: whoever asks is told to try again, and what waits takes no more than its room."""
+    began = time.monotonic()
+    before = {process.name: process.memory_bytes for process in site.processes.values()}
+    await asyncio.sleep(NOTICED_S)
+    asked: list[Asked] = []
+    while time.monotonic() - began < seconds:
+        asked += [each for ingress in site.of("ingress") for each in site.ask(QUICK, 10, url=ingress.url)]
+        await asyncio.sleep(1.0)
+    if not await answered(asked, TOLD_S):
+        site.blame("outage", "clients", f"wait still, {TOLD_S:g} s after they asked")
+    for each in asked:
+        if each.ended_s and each.sent.status != TRY_AGAIN:
+            site.blame("outage", f"request {each.sent.number}", f"without a broker: {each.failure() or 'answered'}")
+    for process in site.processes.values():
+        if (more := process.memory_bytes - before[process.name]) > ROOM_BYTES:
+            site.blame("outage", process.name, f"has taken {more >> 20} MiB more")
 
 
 async def _moved(site: Site, broker: str) -> None:

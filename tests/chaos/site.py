@@ -224,10 +224,10 @@ class Site:
                 break
             await asyncio.sleep(1.0)
         found = [*self._blamed, *sorted(new)]
+        self._known |= new
         found += await self._reconcile()
         if replay:
             found += await self._replay()
-        self._known |= new
         self._blamed.clear()
         return found, report
 

@@ -1,9 +1,11 @@
 """A process of the gateway, and the supervisor that starts it again whenever it exits, as an operator's would."""
 
 import asyncio
+import resource
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +15,7 @@ from tests.kafka_broker import DIES_WITH_PARENT, HOST, free_port
 RESTART_S = 0.5
 POLL_S = 0.05
 READY_TIMEOUT_S = 60.0
+PAGE_BYTES = resource.getpagesize()
 STOP_TIMEOUT_S = 90.0  # more than a process takes to leave and to drain, on a busy machine too
 
 
@@ -59,6 +62,15 @@ class Supervised:
         """Is it wanted to run?"""
         return self._wanted.is_set()
 
+    @property
+    def memory_bytes(self) -> int:
+        """What it occupies now; 0 where it does not run, or the system does not say (it is not Linux)."""
+        if self._process is not None:
+            with suppress(OSError):
+                pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()
+                return int(pages[1]) * PAGE_BYTES if pages else 0
+        return 0
+
     def send(self, number: signal.Signals) -> None:
         """Send the signal to the present life, if there is one."""
         if self._process is not None and self._process.poll() is None:
@@ -79,6 +91,16 @@ class Supervised:
         """End it, and do not start it again."""
         self._wanted.clear()
         return await self.end(number)
+
+    async def listens(self) -> None:
+        """Return when it takes connections, ready or not. Raises `TimeoutError`."""
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while True:
+                with suppress(OSError):
+                    _, writer = await asyncio.open_connection(HOST, self.port)
+                    writer.close()
+                    return
+                await asyncio.sleep(POLL_S)
 
     async def ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Return when it says that it is ready. Raises `TimeoutError`, with what it wrote last."""

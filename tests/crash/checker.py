@@ -27,6 +27,7 @@ from tests.crash.fold import PRICES_PUSD, Books, Violation, fold
 from tollgate.sandbox.answer import SENTENCES
 
 AT_THE_DOOR = 503  # not ready yet, or stopping: refused before it was accepted, so there is no record
+NOT_ACCEPTED = "log_unavailable"  # the log did not acknowledge the request in time; it may have taken it all the same
 UNKNOWN_OUTCOME = "unknown_outcome"  # the ingress could not learn whether the request was taken
 # It has ended somehow, or will, and the client is told that it will not learn how
 NOT_TOLD = frozenset({"answer_lost", "gateway_stopping"})
@@ -131,6 +132,8 @@ def _clients(evidence: Evidence, books: Books, ledger: _Ledger) -> Iterator[Viol
             continue
         if sent.complete and sent.status != 200 and sent.error is None:
             yield Violation("I1", str(sent.request_id), f"answered {sent.status} without an error that says why")
+        if sent.status == AT_THE_DOOR and not sent.may_retry:
+            yield Violation("I1", str(sent.request_id), f"answered {sent.status} {sent.error} without Retry-After")
         if sent.error == UNKNOWN_OUTCOME and ids in ([], [sent.request_id]):
             continue
         if ids != [sent.request_id]:
@@ -145,6 +148,8 @@ def _clients(evidence: Evidence, books: Books, ledger: _Ledger) -> Iterator[Viol
         if sent.complete or sent.broken:
             if ends and sent.error in NOT_TOLD:
                 yield from _begun_again(sent, ends[0].event)
+            elif ends and sent.error == NOT_ACCEPTED:
+                yield from _not_accepted(ends[0].event, ledger)
             elif ends:
                 yield from _answer(sent, ends[0].event)
             else:
@@ -165,6 +170,15 @@ def _answer(sent: Sent, end: Fields) -> Iterator[Violation]:
         yield Violation("I1", request_id, f"the client has the whole answer, and it ended as {status}")
     elif sent.cost_pusd != end.get("bill_pusd", 0):
         yield Violation("I2", request_id, f"the client saw a cost of {sent.cost_pusd}, billed is {end['bill_pusd']}")
+
+
+def _not_accepted(end: Fields, ledger: _Ledger) -> Iterator[Violation]:
+    """The log has taken it late: nothing was called for it, so that its client could try again."""
+    request_id = end["request"]["request_id"]
+    if end["status"] not in ("cancelled", "rejected", "abandoned") or end.get("bill_pusd", 0):
+        yield Violation("I1", request_id, f"its client was told to try again, and it ended as {end['status']}")
+    if called := [call_id for call_id in ledger.rows if str(call_id).startswith(f"{request_id}.")]:
+        yield Violation("I1", request_id, f"its client was told to try again, and {called} was called")
 
 
 def _begun_again(sent: Sent, end: Fields) -> Iterator[Violation]:

@@ -40,6 +40,7 @@ class Sent:
 
     `complete`: the dialect's last bytes were there. `broken`: the dialect's error came in the middle of a stream.
     `error` is the code of either error; `answers` are the ids of the answers that the pieces of a stream belong to.
+    `may_retry`: the head of the answer says when another try may help.
     """
 
     number: str
@@ -50,6 +51,7 @@ class Sent:
     max_tokens: int | None
     request_id: str | None = None
     status: int | None = None
+    may_retry: bool = False
     complete: bool = False
     broken: bool = False
     hung_up: bool = False

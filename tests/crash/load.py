@@ -152,6 +152,7 @@ async def ask(session: aiohttp.ClientSession, ask: Ask, *, url: str = "") -> Non
         async with asyncio.timeout(ask.patience_s):
             async with session.post(url + PATH[sent.dialect], json=ask.document, headers=ask.headers) as response:
                 sent.request_id, sent.status = response.headers.get("x-request-id"), response.status
+                sent.may_retry = "retry-after" in response.headers
                 async for piece in response.content.iter_any():
                     body += piece
             sent.complete = True
