@@ -12,6 +12,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from msgspec.structs import replace as with_fields
+
 from tollgate.errors import LogUnavailable, Refusal
 from tollgate.events import CancelRequested, Request, RequestAccepted, encode
 from tollgate.failpoints import reached
@@ -65,9 +67,12 @@ class Client:
         self._patience: asyncio.TimerHandle | None = None  # while it is not known whether the log has taken the request
 
     def accept(self, event: RequestAccepted) -> None:
-        """Append the event. Its failure, if it fails, is what `serve` raises."""
-        key = self._request.org_id.encode()
-        appended = self._door.log.append(REQUESTS, key, encode(event), worth="new")
+        """Append the event, void from when its client is refused. Its failure, if it fails, is what `serve` raises."""
+        log, key = self._door.log, self._request.org_id.encode()
+        partition = log.partition_for(REQUESTS, key)
+        if (now_ms := log.earliest_ms(REQUESTS, partition)) is not None:
+            event = with_fields(event, void_after_ms=now_ms + int(ACCEPT_PATIENCE_S * 1000) - 1)
+        appended = log.append(REQUESTS, key, encode(event), partition=partition, worth="new")
         asyncio.ensure_future(appended).add_done_callback(self._appended)
         self._patience = self._loop.call_later(ACCEPT_PATIENCE_S, self._not_accepted)
 
@@ -165,7 +170,7 @@ class Client:
         self._waiter.give_up(not_accepted() if isinstance(error, LogUnavailable) else unknown)
 
     def _not_accepted(self) -> None:
-        """The log may have taken it all the same: the cancellation lands right behind it, and nothing is called."""
+        """What the log takes from now on is void. It may have taken it already: the cancellation lands behind it."""
         self._cancel(NOT_ACKNOWLEDGED)
         self._waiter.give_up(not_accepted())
 

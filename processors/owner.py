@@ -70,6 +70,13 @@ FORGET_EVERY_S = 60.0
 MAX_PARKED = 256  # requests that wait so; the events of further ones wait on the log
 SEAL_PATIENCE_S = 2.0  # then the body cannot be opened, and the request fails
 
+_TOO_LATE = Refusal(
+    503,
+    "log_unavailable",
+    "The request reached the log too late, so it was not accepted. Try again.",
+    type="api_error",
+    headers={"retry-after": "1"},
+)
 _UNTOLD = Refusal(
     502,
     "answer_lost",
@@ -266,6 +273,9 @@ class Owner(Runner):
             case RequestAccepted():
                 if src <= self.ledger.decided:  # decided in an earlier life
                     ack()
+                elif 0 < event.void_after_ms < timestamp_ms:
+                    self._unpark(last_chance=True)  # what came before it is decided before it
+                    self._refuse(event, _TOO_LATE, src, ack, headers=())
                 elif not self._can_decide(event):
                     return self._decide_later(event, src, ack)
                 else:
@@ -491,7 +501,8 @@ class Owner(Runner):
             period=period_of(self._now_ms),
             price_version=self._world.setup().book.version,
         )
-        reply = self._refusal_reply(request, refusal, seal=accepted.seal, headers=headers)
+        seal = accepted.seal if self._world.sealer.knows(accepted.seal) else ""  # then nothing of the body is in it
+        reply = self._refusal_reply(request, refusal, seal=seal, headers=headers)
 
         def refused(future: asyncio.Future[Position]) -> None:
             if succeeded(future):

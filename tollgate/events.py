@@ -138,7 +138,9 @@ class RequestAccepted(_Event, frozen=True, tag="request_accepted.1"):
     """An ingress has taken the request from an authenticated client, which now waits for a reply.
 
     `body` is sealed (AES-256-GCM); `seal` names the key. `headers` are those of the client that a provider may need.
-    The owner decides only after it has applied the control topic up to `control_offset`.
+    The owner decides only after it has applied the control topic up to `control_offset`. If the log has taken the
+    request later than at `void_after_ms` of its own time, the client was refused meanwhile, and nothing is called. 0:
+    that is not known.
     """
 
     request: Request
@@ -146,6 +148,7 @@ class RequestAccepted(_Event, frozen=True, tag="request_accepted.1"):
     seal: str
     headers: dict[str, str] = {}
     control_offset: int = 0
+    void_after_ms: int = 0
 
 
 class CancelRequested(_Event, frozen=True, tag="cancel_requested.1"):

@@ -23,11 +23,10 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from tests.crash.evidence import Entry, Evidence, Fields, Key, Sent
-from tests.crash.fold import PRICES_PUSD, Books, Violation, fold
+from tests.crash.fold import NOT_ACCEPTED, PRICES_PUSD, Books, Violation, came_too_late, fold
 from tollgate.sandbox.answer import SENTENCES
 
 AT_THE_DOOR = 503  # not ready yet, or stopping: refused before it was accepted, so there is no record
-NOT_ACCEPTED = "log_unavailable"  # the log did not acknowledge the request in time; it may have taken it all the same
 UNKNOWN_OUTCOME = "unknown_outcome"  # the ingress could not learn whether the request was taken
 # It has ended somehow, or will, and the client is told that it will not learn how
 NOT_TOLD = frozenset({"answer_lost", "gateway_stopping"})
@@ -149,7 +148,7 @@ def _clients(evidence: Evidence, books: Books, ledger: _Ledger) -> Iterator[Viol
             if ends and sent.error in NOT_TOLD:
                 yield from _begun_again(sent, ends[0].event)
             elif ends and sent.error == NOT_ACCEPTED:
-                yield from _not_accepted(ends[0].event, ledger)
+                yield from _not_accepted(books.accepted[sent.request_id], ends[0].event, ledger)
             elif ends:
                 yield from _answer(sent, ends[0].event)
             else:
@@ -172,13 +171,18 @@ def _answer(sent: Sent, end: Fields) -> Iterator[Violation]:
         yield Violation("I2", request_id, f"the client saw a cost of {sent.cost_pusd}, billed is {end['bill_pusd']}")
 
 
-def _not_accepted(end: Fields, ledger: _Ledger) -> Iterator[Violation]:
-    """The log has taken it late: nothing was called for it, so that its client could try again."""
+def _not_accepted(accepted: Entry, end: Fields, ledger: _Ledger) -> Iterator[Violation]:
+    """Its client was told to try again, and the log has it: nothing was called for it.
+
+    One that the log took in time, without its ingress being told, may have been called before an outage, or by a worker
+    that knew of none.
+    """
     request_id = end["request"]["request_id"]
-    if end["status"] not in ("cancelled", "rejected", "abandoned") or end.get("bill_pusd", 0):
+    called = any(str(call_id).rpartition(".")[0] == request_id for call_id in ledger.rows)
+    if called and (came_too_late(accepted) or "void_after_ms" not in accepted.event):
+        yield Violation("I1", request_id, "was called, and its client had been told to try again")
+    if not called and (end["status"] in ("completed", "failed") or end.get("cost_pusd", 0)):
         yield Violation("I1", request_id, f"its client was told to try again, and it ended as {end['status']}")
-    if called := [call_id for call_id in ledger.rows if str(call_id).startswith(f"{request_id}.")]:
-        yield Violation("I1", request_id, f"its client was told to try again, and {called} was called")
 
 
 def _begun_again(sent: Sent, end: Fields) -> Iterator[Violation]:

@@ -24,6 +24,7 @@ PRICES_PUSD: Mapping[str, Mapping[str, int]] = {
 """Pico-dollars per token of each provider; reasoning costs what output costs. `tests.crash.settings` writes the same
 prices into `pricing.yaml`, in USD per million."""
 FIRST_PROVIDER = "main"
+NOT_ACCEPTED = "log_unavailable"  # its client was told to try again before the log had taken it
 
 
 class Violation(NamedTuple):
@@ -64,6 +65,11 @@ def fold(evidence: Evidence, keys: Mapping[str, Key]) -> Books:
     for partition, records in groupby(evidence.topics["completions"], lambda entry: entry.partition):
         _Partition(books, requests[partition], keys).take(records)
     return books
+
+
+def came_too_late(accepted: Entry) -> bool:
+    """Did the log take the request when its client had been refused?"""
+    return 0 < accepted.event.get("void_after_ms", 0) < accepted.timestamp_ms
 
 
 class _Partition:
@@ -194,6 +200,10 @@ class _Partition:
         """Refused with right, iff some limit of its key is reached."""
         request = event["request"]
         key = self._keys[request["key_id"]]
+        if event.get("error") == NOT_ACCEPTED:
+            if not came_too_late(self._books.accepted[request["request_id"]]):
+                self._books.blame("I5", request["request_id"], "is refused as late, and was not")
+            return
         if event.get("error") != "QUOTA_EXCEEDED":
             self._books.blame("I5", request["request_id"], f"is refused with {event.get('error')}")
             return

@@ -25,6 +25,8 @@ from tollgate.events import CancelRequested, RequestAccepted, decode
 from tollgate.ingress import client as client_module
 from tollgate.replies import MAX_UNREAD_BYTES
 
+NOW_MS = 1_800_000_000_000
+
 
 @pytest.fixture
 def client(gateway: Gateway) -> Client:
@@ -188,6 +190,12 @@ class BrokenLog:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
+    def partition_for(self, topic: str, key: bytes) -> int:
+        return 0
+
+    def earliest_ms(self, topic: str, partition: int) -> int | None:
+        return None
+
     def append(self, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
         appended = asyncio.get_running_loop().create_future()
         appended.set_exception(self._error)
@@ -210,9 +218,17 @@ async def test_what_cannot_be_written_is_not_accepted(
 class QuietLog:
     """Takes what it is given, and acknowledges it or does not."""
 
-    def __init__(self, *, acknowledges: bool) -> None:
+    def __init__(self, *, acknowledges: bool, now_ms: int | None = None) -> None:
         self.given: list[tuple[Any, ...]] = []
         self._acknowledges = acknowledges
+        self._now_ms = now_ms
+
+    def partition_for(self, topic: str, key: bytes) -> int:
+        return 3
+
+    def earliest_ms(self, topic: str, partition: int) -> int | None:
+        assert (topic, partition) == ("requests", 3)
+        return self._now_ms
 
     def append(self, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
         self.given.append(args)
@@ -237,6 +253,20 @@ async def test_what_the_log_does_not_acknowledge_in_time_is_refused_and_cancelle
     request, cancel = decode(accepted), decode(cancelled)
     assert isinstance(request, RequestAccepted) and isinstance(cancel, CancelRequested)
     assert cancel.request_id == request.request.request_id
+
+
+@pytest.mark.parametrize(("now_ms", "void_after_ms"), [(NOW_MS, NOW_MS + 4_999), (None, 0)])
+async def test_a_request_says_from_when_in_the_time_of_the_log_its_client_has_been_refused(
+    gateway: Gateway, client: Client, now_ms: int | None, void_after_ms: int
+):
+    log = QuietLog(acknowledges=True, now_ms=now_ms)
+    object.__setattr__(gateway.door, "log", log)
+    connection, call = client.begin(CHAT, OPENAI_BODY)
+    await asyncio.sleep(0)
+    connection.hang_up()
+    await call
+    request = decode(log.given[0][2])
+    assert isinstance(request, RequestAccepted) and request.void_after_ms == void_after_ms
 
 
 async def test_what_the_log_has_acknowledged_is_waited_for_as_long_as_it_takes(

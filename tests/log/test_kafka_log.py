@@ -114,7 +114,10 @@ async def test_while_the_broker_does_not_answer_nothing_new_is_taken_and_what_wa
     with pytest.raises(LogUnavailable, match="no Kafka broker has answered"):
         await log.append(topic, b"k", b"too early")
     await log.until_open()
-    await log.append(topic, b"k", b"before")
+    assert log.earliest_ms(topic, 0) is None
+    before = await log.append(topic, b"k", b"before")
+    earliest_ms = log.earliest_ms(topic, 0)
+    assert earliest_ms is None or before.timestamp_ms <= earliest_ms  # None: the answer took too long
     following = log.follow(topic, {0: 0})
     assert [record.value for record in await anext(following)] == [b"before"]
     kafka_broker.freeze(True)

@@ -104,7 +104,7 @@ class Site:
         await owner.take_over(rows or {})
         return owner
 
-    async def accept(self, name: str) -> Record:
+    async def accept(self, name: str, *, void_after_ms: int = 0) -> Record:
         now_ms = self.world.now_ms()
         raw = orjson.dumps(BODY)
         await self.world.sealer.prepare("acme", now_ms)
@@ -120,7 +120,8 @@ class Site:
             deadline_ms=now_ms + 60_000,
             reply_to="0/ingress/1",
         )
-        return await self.append(RequestAccepted(request=request, body=sealed, seal=seal))
+        event = RequestAccepted(request=request, body=sealed, seal=seal, void_after_ms=void_after_ms)
+        return await self.append(event)
 
     async def append(self, event: Event) -> Record:
         position = await self.log.append("requests", None, encode(event), partition=PARTITION)

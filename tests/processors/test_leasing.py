@@ -85,6 +85,17 @@ async def test_what_is_known_to_be_exhausted_is_refused_at_once_and_not_asked_fo
     await owner.close("the end")
 
 
+async def test_what_came_too_late_is_refused_behind_those_that_wait(site: Site):
+    owner = await site.owner()
+    waiting = await site.accept("r1")
+    late = await site.accept("r2", void_after_ms=1)
+    await site.give(owner, waiting, late)
+    ended = await site.until("completions", Ended, times=2)
+    assert [(event.request.request_id, event.http_status) for event in ended] == [("r1", 429), ("r2", 503)]
+    assert owner.ledger.decided == late.offset
+    await owner.close("the end")
+
+
 async def test_a_client_that_goes_while_its_request_waits_for_a_share_is_not_called_for(site: Site):
     owner = await site.owner()
     await site.give(owner, await site.accept("r1"), await site.cancel("r1"))

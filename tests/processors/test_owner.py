@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tollgate.config import load_config
@@ -104,6 +105,22 @@ async def test_a_cancellation_right_behind_its_request_keeps_it_from_being_calle
 
         ended = await the_end(world)
     assert (ended.status, ended.attempts, ended.bill_pusd, ended.cost_pusd) == ("cancelled", (), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("void_after_ms", "status", "calls"), [(NOW_MS - 1, "rejected", 0), (NOW_MS, "completed", 1), (0, "completed", 1)]
+)
+async def test_what_the_log_takes_after_its_client_was_refused_is_not_called(
+    tmp_path: Path, void_after_ms: int, status: str, calls: int
+):
+    async with an_owner(tmp_path) as (owner, world):
+        event = msgspec.structs.replace(accepted(world), void_after_ms=void_after_ms)
+        owner.receive(0, NOW_MS, encode(event), lambda: None)
+
+        ended = await the_end(world)
+    assert (ended.status, len(ended.attempts)) == (status, calls)
+    if not calls:
+        assert (ended.http_status, ended.error, ended.bill_pusd) == (503, "log_unavailable", 0)
 
 
 async def test_what_nobody_cancels_is_called(tmp_path: Path):

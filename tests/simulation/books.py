@@ -30,6 +30,8 @@ LIMITS = {
     "requests_per_minute": "requests a minute",
 }
 
+NOT_ACCEPTED = "log_unavailable"  # says an ingress that waits for the log no longer; and the owner, of what comes late
+
 _NEEDED = re.compile(r"needs up to \$([0-9.]+)")
 
 
@@ -269,7 +271,11 @@ class Books:
         now_ms = self._decide(event["src"], request)
         if event.get("attempts") or event.get("cost_pusd") or event.get("bill_pusd"):
             self._complain("I4", f"{request['request_id']} was refused, and costs")
-        if event["status"] == "rejected":
+        if event["status"] == "rejected" and event["error"] == NOT_ACCEPTED:
+            time_ms, accepted = self.accepted.get(event["src"], (0, {}))
+            if not 0 < accepted.get("void_after_ms", 0) < time_ms:
+                self._complain("I5", f"{request['request_id']} was refused as late, and was not")
+        elif event["status"] == "rejected":
             key = request["key_id"]
             self._any(self._wrong_refusal(event, limits, now_ms) for limits in self.limits_of(key, event["src"]))
         elif event["status"] not in ("cancelled", "abandoned"):

@@ -22,6 +22,7 @@ class Ingress(Life):
         super().__init__(simulation, f"{name}.{number}", address=f"0/{name}/{number}", one_order=False)
         self.slot = name
         self.front: Front | None = None
+        self.log.others_keep_its_time = True
 
     def start(self) -> None:
         self.work(self._run)

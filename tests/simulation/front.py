@@ -108,7 +108,7 @@ class _Serving(real.Client):
         try:
             await super()._forward()
         except Refusal as refusal:
-            self.client.told = refusal.code
+            self.client.told, self.client.told_s = refusal.code, self._loop.time()
             raise
 
 

@@ -21,6 +21,8 @@ LONGEST_HALT_S = 15.0
 SHORTEST_HALT_S = 1.5  # that lets somebody else take over in between
 LONGEST_CUT_S = 15.0
 LATEST_ACK_S = 12.0
+SHORTEST_DELAY_S = 6.0  # of the requests of an ingress that is cut off: it waits for 5 s
+LONGEST_DELAY_S = 10.0
 
 
 class KafkaSimulation(Simulation):
@@ -148,6 +150,9 @@ class KafkaSimulation(Simulation):
                     [worker for worker in self.workers if worker is not holder and worker.processing.runs_on],
                     fault,
                 )
+            case "cut off ingress":
+                for ingress in self.ingresses:
+                    ingress.log.hold_back("requests", SHORTEST_DELAY_S + fault.size * LONGEST_DELAY_S)
             case "kill ingress" | "halt ingress":
                 self._disturb(self.ingresses, fault)
 

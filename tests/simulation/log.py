@@ -16,6 +16,7 @@ from random import Random
 from tests.simulation.loop import Process, VirtualLoop
 from tollgate.errors import AppendUnknown
 from tollgate.log import Headers, Position, Record
+from tollgate.log.clock import LogClock
 
 PARTITION = 0  # one is enough: nothing is shared between partitions
 STATE = "state"  # the rows of the checkpoint
@@ -97,6 +98,7 @@ class SimLog:
 
 @dataclass
 class _Append:
+    since_s: float
     future: "asyncio.Future[Position]"
     topic: str
     key: bytes | None
@@ -140,10 +142,13 @@ class ProcessLog:
         self._landed = landed
         self._slow_topic = chance.choice(SLOW_TOPICS)  # where topics have an order each, one may lag behind
         self._lanes: dict[str, _Lane] = {}
+        self._clocks: defaultdict[str, LogClock] = defaultdict(LogClock)
         self._broken: AppendUnknown | None = None
         self._breaks_next = False
         self.reply_mishaps = 0.0
         """The share of replies that never arrive; as many arrive twice."""
+        self.others_keep_its_time = False
+        """As on Kafka."""
         self.rows_are_lost = False
         """The checkpoint was lost after the death of this process: what it still had on its way to it is lost too."""
         process.at_death(self._die)
@@ -166,7 +171,7 @@ class ProcessLog:
             future.set_exception(self._broken)
             return future
         lane = self._lane(topic)
-        lane.flying.append(_Append(future, topic, key, value, headers))
+        lane.flying.append(_Append(self._loop.time(), future, topic, key, value, headers))
         lane.land_at_s = max(lane.land_at_s, self._loop.time() + self._latency.draw(self._chance, lane.slowness))
         self._loop.call_at(lane.land_at_s, self._land, lane, context=self._loop.outside)
         if self._breaks_next:
@@ -236,6 +241,9 @@ class ProcessLog:
     def partition_for(self, topic: str, key: bytes) -> int:
         return PARTITION
 
+    def earliest_ms(self, topic: str, partition: int) -> int | None:
+        return self._clocks[topic].earliest_ms(self._loop.time()) if self.others_keep_its_time else None
+
     def _lane(self, topic: str) -> _Lane:
         name = "" if self._one_order else topic
         if name not in self._lanes:
@@ -264,6 +272,7 @@ class ProcessLog:
 
     def _acknowledge(self, lane: _Lane) -> None:
         append, position = lane.landed.popleft()
+        self._clocks[append.topic].heard(position.timestamp_ms, asked_s=append.since_s, now_s=self._loop.time())
         if self._broken is None and self._process.alive and not append.future.done():
             append.future.set_result(position)
 

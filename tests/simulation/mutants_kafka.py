@@ -15,8 +15,8 @@ import msgspec
 from tests.simulation import mutants
 from tests.simulation.mutants import Mutant
 from tollgate import replies
-from tollgate.events import CallReported, Event, OwnerReleased
-from tollgate.processors import runner, succession
+from tollgate.events import CallReported, Event, OwnerReleased, RequestAccepted
+from tollgate.processors import owner, runner, succession
 from tollgate.processors.ledger import OpenRequest
 from tollgate.processors.owner import Owner
 from tollgate.processors.succession import Succession
@@ -64,6 +64,19 @@ def an_acknowledgement_is_as_new_as_its_reading() -> Iterator[Any]:
         self._certain_s = self._world.clock_s()
 
     with patch.object(Owner, "_settle", settle_now):
+        yield
+
+
+@_mutant
+def what_the_log_takes_late_counts() -> Iterator[Any]:
+    """A call is made for a client that was told to try again before its request was on the log."""
+    decode = owner.decode
+
+    def decode_as_timely(value: bytes) -> Event:
+        event = decode(value)
+        return msgspec.structs.replace(event, void_after_ms=0) if isinstance(event, RequestAccepted) else event
+
+    with patch.object(owner, "decode", decode_as_timely):
         yield
 
 

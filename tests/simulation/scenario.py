@@ -40,6 +40,7 @@ FaultKind = Literal[
     "kill runner",
     "kill ingress",  # and a restart on its name
     "halt ingress",
+    "cut off ingress",  # what it appends to `requests` lands much later
 ]
 EMBEDDED_FAULTS: tuple[FaultKind, ...] = (
     *("stop", "stop", "replace", "replace", "replace"),

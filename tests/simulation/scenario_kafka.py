@@ -50,7 +50,7 @@ MIXED = Weather(
     faults=(
         *("stop", "rebalance", "rebalance", "halt", "halt between check and call", "halt in a take-over"),
         *("kill", "kill", "cut off", "late acks", "lost acks", "redeliver", "clock", "lost rows"),
-        *("halt runner", "kill runner", "kill ingress", "halt ingress"),
+        *("halt runner", "kill runner", "kill ingress", "halt ingress", "cut off ingress"),
     ),
     most_faults=6,
     most_clients=20,
@@ -85,10 +85,10 @@ LONG = Weather(
     deaths=(0.0,),
     patient=True,
 )
-# Replies are lost, and workers before their last bytes
+# Replies are lost, workers before their last bytes, and requests come late
 FORGETFUL = Weather(
-    faults=("kill", "kill", "stop", "cut off", "halt ingress"),
-    most_faults=4,
+    faults=("kill", "kill", "stop", "cut off", "halt ingress", *("cut off ingress",) * 3),
+    most_faults=6,
     most_clients=20,
     manners=(None,),
     deaths=(0.5, 0.9),

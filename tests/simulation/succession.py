@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.simulation.books import Facts
+from tests.simulation.books import NOT_ACCEPTED, Facts
 from tests.simulation.clients import Client
 from tests.simulation.life import Life
 from tests.simulation.provider import ProviderCall, attempt_of
@@ -52,11 +52,14 @@ class Witness:
         self._ended_by: dict[str, Life] = {}
         self._marked_s: list[float] = []  # when checkpoints were complete
         self._called_s: dict[str, float] = {}  # by request: the latest call
+        self._accepted_s: dict[str, float] = {}  # by request: when the log took it
 
     def landed(self, event: Facts, offset: int, by: str) -> None:
         """A record of `requests` or `completions` is durable, and stands in the books."""
         kind = str(event["type"]).rpartition(".")[0]
-        if kind == "probe_answered":
+        if kind == "request_accepted":
+            self._accepted_s[event["request"]["request_id"]] = self._simulation.loop.time()
+        elif kind == "probe_answered":
             self._answered(event)
         elif kind == "owner_took":
             self._took(offset, by)
@@ -72,6 +75,7 @@ class Witness:
         """A provider is sent a call."""
         request_id, _, attempt = call.call_id.rpartition(".")
         self._called_s[request_id] = self._simulation.loop.time()
+        self._check_refusal(request_id)
         epoch = self._books.intent_epochs[request_id, int(attempt)]
         replaced_s = self._replaced_s.get(epoch)
         if replaced_s is None:
@@ -85,6 +89,17 @@ class Witness:
             )
         else:
             self.facts["calls of replaced owners"] += 1
+
+    def _check_refusal(self, request_id: str) -> None:
+        """Nothing is called for a client that was told to try again before the log had taken its request."""
+        client, accepted_s = self._simulation.client(request_id), self._accepted_s[request_id]
+        if client.told != NOT_ACCEPTED or self._simulation.clock_jumps:
+            return
+        if accepted_s > client.told_s:
+            late_s = accepted_s - client.told_s
+            self._wrong("refusal", f"{request_id} is called; the log took it {late_s:.1f} s after it was refused")
+        else:
+            self.facts["called for refused"] += 1
 
     def marked(self) -> None:
         """A checkpoint is complete."""
@@ -165,6 +180,7 @@ class Witness:
     def _ended(self, event: Facts) -> None:
         request, attempts = event["request"], event.get("attempts") or [{"outcome": None}]
         request_id, now_s = request["request_id"], self._simulation.loop.time()
+        self.facts["void"] += event.get("error") == NOT_ACCEPTED
         self._ended_s[request_id] = now_s
         self._ended_by[request_id] = self._reigns[event["epoch"]].life
         if event["status"] == "abandoned" and attempts[-1]["outcome"] == "abandoned":

@@ -33,7 +33,7 @@ CORNERS = {
     "kafka": (
         *("completed", "failed", "cancelled", "abandoned", "rejected", "attempts after the first"),
         *("take-overs", "evicted alive", "invalid records", "streams broken off"),
-        *("handed over", "booked for a runner", "attempted again"),
+        *("handed over", "booked for a runner", "attempted again", "void"),
     ),
 }
 PLACES = {"embedded": {*DEATHS}, "kafka": {*INGRESS_DEATHS, *WORKER_DEATHS}}

@@ -120,6 +120,9 @@ class MemoryLog:
     def partition_for(self, topic: str, key: bytes) -> int:
         return zlib.crc32(key) % self.partitions(topic)
 
+    def earliest_ms(self, topic: str, partition: int) -> int | None:
+        return None
+
     def partitions(self, topic: str) -> int:
         return sum(1 for name, _ in self.records if name == topic)
 

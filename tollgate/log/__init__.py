@@ -73,6 +73,13 @@ class Log(Protocol):
         """The partition that `append` chooses for this key."""
         ...
 
+    def earliest_ms(self, topic: str, partition: int) -> int | None:
+        """The earliest time that a record appended from now on can get, where others keep the log's time.
+
+        None where it is not known, or this process keeps it.
+        """
+        ...
+
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has."""
         ...

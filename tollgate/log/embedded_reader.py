@@ -92,6 +92,10 @@ class EmbeddedReader:
         """The partition that `append` chooses for this key."""
         return partition_of(key, self.partitions(topic))
 
+    def earliest_ms(self, topic: str, partition: int) -> int | None:
+        """See `Log.earliest_ms`: the time of this log is this process's own."""
+        return None
+
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has."""
         return len(self._of(topic))

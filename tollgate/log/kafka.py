@@ -22,6 +22,7 @@ from tollgate.errors import AppendUnknown, ConfigError, LogError, LogUnavailable
 from tollgate.topics import Topics
 
 from . import Headers, Position, Unacknowledged
+from .clock import LogClock
 from .kafka_access import Access, check_access, warn_of_exposure
 from .kafka_clients import connection_options, new_producer
 from .kafka_election import Election, standing
@@ -75,6 +76,7 @@ class _Partition:
     sending: _Batch | None = None
     waiting: deque[_Batch] = field(default_factory=deque)
     last_ms: int = 0
+    clock: LogClock = field(default_factory=LogClock)
 
 
 class KafkaLog(KafkaReading):
@@ -247,6 +249,10 @@ class KafkaLog(KafkaReading):
         """The partition that `append` chooses for this key."""
         return self._number(topic, key)
 
+    def earliest_ms(self, topic: str, partition: int) -> int | None:
+        """See `Log.earliest_ms`."""
+        return self._partition(topic, partition).clock.earliest_ms(time.monotonic())
+
     def unacknowledged(self) -> Unacknowledged:
         """See `WritableLog.unacknowledged`."""
         now = time.monotonic()
@@ -357,6 +363,7 @@ class KafkaLog(KafkaReading):
             # The broker has the batch from an earlier try, and no longer knows where.
             self._fail(KafkaError("duplicate sequence number"))
             return
+        partition.clock.heard(metadata.timestamp, asked_s=batch.since, now_s=time.monotonic())
         timestamp_ms = partition.last_ms = max(partition.last_ms, metadata.timestamp)
         for offset, future in enumerate(batch.futures, start=metadata.offset):
             if not future.done():
