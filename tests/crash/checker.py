@@ -131,10 +131,10 @@ def _clients(evidence: Evidence, books: Books, ledger: _Ledger) -> Iterator[Viol
             continue
         if sent.complete and sent.status != 200 and sent.error is None:
             yield Violation("I1", str(sent.request_id), f"answered {sent.status} without an error that says why")
-        if sent.status == AT_THE_DOOR and not sent.may_retry:
-            yield Violation("I1", str(sent.request_id), f"answered {sent.status} {sent.error} without Retry-After")
         if sent.error == UNKNOWN_OUTCOME and ids in ([], [sent.request_id]):
             continue
+        if sent.error == NOT_ACCEPTED or (sent.status == AT_THE_DOOR and not ids):
+            yield from _told_when(sent)
         if ids != [sent.request_id]:
             if ids or sent.status != AT_THE_DOOR:
                 yield Violation("I1", str(sent.request_id), f"answered {sent.status}, and the log has {ids}")
@@ -153,6 +153,11 @@ def _clients(evidence: Evidence, books: Books, ledger: _Ledger) -> Iterator[Viol
                 yield from _answer(sent, ends[0].event)
             else:
                 yield Violation("I1", sent.request_id, f"answered {sent.status} to the last byte, and has no end")
+
+
+def _told_when(sent: Sent) -> Iterator[Violation]:
+    if not sent.may_retry:
+        yield Violation("I1", str(sent.request_id), f"answered {sent.status} {sent.error} without Retry-After")
 
 
 def _answer(sent: Sent, end: Fields) -> Iterator[Violation]:
