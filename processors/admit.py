@@ -169,8 +169,8 @@ def _terms(option: Option, ask: Ask, policy: Policy, available_pusd: int | None,
     Raises `Refusal` for the first choice where no bound can be stated; a fallback without one is left out.
     """
     cap = _output_cap(option, ask, policy, available_pusd)
-    if cap == 0 and ask.max_output_tokens is None:  # not one token of an answer is affordable
-        return None
+    if cap is not None and cap < option.least_output_tokens and ask.max_output_tokens is None:
+        return None  # the shortest answer that can be asked for is not affordable
     bound = _bound(option, ask, policy, cap)
     if available_pusd is not None:
         if bound is None and first:
@@ -263,7 +263,7 @@ def _budget_spent(
     limit = limits.monthly_budget_pusd or 0
     spent, held = ledger.spent(subject, period), ledger.held(subject, period)
     option = route.options[0]
-    cap = 1 if ask.max_output_tokens is None else ask.max_output_tokens
+    cap = option.least_output_tokens if ask.max_output_tokens is None else ask.max_output_tokens
     needed = _bound(option, ask, policy, cap) or 0
     reset = period_end(period)
     return Refusal(

@@ -14,6 +14,7 @@ from tollgate.prices.book import PriceBook
 from tollgate.prices.price import Price
 from tollgate.wire import Body
 from tollgate.wire.endpoints import COUNTER, Endpoint
+from tollgate.wire.exchange import least_output_tokens
 
 MAX_ATTEMPTS = 10
 FIRST_BACKOFF_MS = 250
@@ -38,7 +39,10 @@ _COUNTER = Provider(
 
 
 class Option(NamedTuple):
-    """One attempt that could be made; `price` is None where the model is unpriced."""
+    """One attempt that could be made; `price` is None where the model is unpriced.
+
+    `least_output_tokens` is the lowest cap on output that the protocol takes.
+    """
 
     provider: Provider
     account: Account
@@ -47,6 +51,7 @@ class Option(NamedTuple):
     protocol: Dialect  # in which it is asked
     at_home: bool  # that is the client's dialect, so that the request is passed on
     backoff_ms: int = 0
+    least_output_tokens: int = 1
 
 
 class Route(NamedTuple):
@@ -77,7 +82,13 @@ def plan(
             if refused is None:
                 price = book.price(provider.name, upstream_model, at_ms, catalogue=provider.price_provider)
                 option = Option(
-                    provider, provider.accounts[0], upstream_model, price, protocol, protocol == endpoint.dialect
+                    provider,
+                    provider.accounts[0],
+                    upstream_model,
+                    price,
+                    protocol,
+                    at_home=protocol == endpoint.dialect,
+                    least_output_tokens=least_output_tokens(protocol, provider.quirks),
                 )
                 options += _attempts(option, chances, draw)
             else:

@@ -1,4 +1,4 @@
-"""Answers judged by the types of the client's own official SDK, and requests to Google and for responses by theirs."""
+"""Answers judged by the types of the client's own official SDK, and requests to Google by those of Google's."""
 
 from typing import Any
 
@@ -6,10 +6,6 @@ from anthropic.types import Message, RawMessageStreamEvent
 from google.genai.types import Content, GenerateContentResponse, GenerationConfig, ServiceTier, Tool, ToolConfig
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
-from openai.types.responses.response_create_params import (
-    ResponseCreateParamsNonStreaming,
-    ResponseCreateParamsStreaming,
-)
 from pydantic import TypeAdapter, ValidationError
 
 from tollgate.events import Dialect
@@ -17,10 +13,6 @@ from tollgate.events import Dialect
 _ANTHROPIC_EVENT: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
 _RESPONSES_EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 _RESPONSE = TypeAdapter(Response)
-_RESPONSES_REQUEST: dict[bool, TypeAdapter[Any]] = {
-    False: TypeAdapter(ResponseCreateParamsNonStreaming),
-    True: TypeAdapter(ResponseCreateParamsStreaming),
-}
 _NOT_TYPED = frozenset({"ping", "x_new"})  # events that the SDKs' types know nothing of
 
 # What google-genai removes before it validates, as its types forbid what they do not know: our own fields, and what the
@@ -76,8 +68,3 @@ def validate_gemini_request(body: Any) -> None:
             continue
         for one in value if isinstance(value, list) else [value]:
             _GEMINI_REQUEST[field].model_validate(one)
-
-
-def validate_responses_request(body: Any) -> None:
-    """A request to a provider of the Responses protocol as the SDK would make it. Raises `ValidationError`."""
-    _RESPONSES_REQUEST[bool(body.get("stream"))].validate_python(body)

@@ -17,9 +17,9 @@ from tests.wire.frames import frames, unframed
 from tests.wire.recordings import MAX_CUT_BYTES, Table
 from tests.wire.said import SAID, Said
 from tests.wire.sdk import validate
-from tollgate.errors import ERROR_CLASSES, Refusal
+from tollgate.errors import ERROR_CLASSES
 from tollgate.events import Dialect
-from tollgate.wire.exchange import PROTOCOLS, cannot_carry
+from tollgate.wire.exchange import PROTOCOLS
 
 if not recordings.exists():
     pytest.skip(recordings.MISSING, allow_module_level=True)
@@ -180,19 +180,3 @@ def test_every_answer_that_says_what_it_used_is_metered(name):
 
 def _whole(answer: Answer) -> Any:
     return [answer.body] if answer.is_stream else answer.body
-
-
-@pytest.mark.parametrize("target", ["bedrock", "mistral", "ollama"])
-@pytest.mark.parametrize("name", ["openai.chat", "anthropic.messages", "groq.chat", "deepseek.chat"])
-def test_every_recorded_request_is_carried_or_refused_by_name(name, target, record_property):
-    dialect: Dialect = "anthropic" if name.startswith("anthropic") else "openai"
-    carried = tried = 0
-    for recording in recordings.recordings(name):
-        if recording.request is None or recording.status >= 300:
-            continue
-        tried += 1
-        refused = cannot_carry(dialect, target, recording.request, model=recording.model)
-        assert refused is None or (isinstance(refused, Refusal) and refused.code == "unsupported_parameter")
-        carried += refused is None
-    record_property(SUMMARY, f"{name:32} to {target}: {carried} of {tried} carried, the others refused by name")
-    assert carried

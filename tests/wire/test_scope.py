@@ -93,6 +93,18 @@ def test_a_value_out_of_range_is_refused(value, is_refused):
         assert fitted(asked, scope) == (asked, ())
 
 
+@pytest.mark.parametrize(("cap", "is_refused"), [(None, False), (16, False), (15, True), (0, True)])
+def test_a_cap_below_the_least_is_refused(cap, is_refused):
+    scope = Scope(fields=frozenset(), parts={}, least_output_tokens=16)
+    asked = Prompt(turns=(), max_output_tokens=cap)
+
+    if is_refused:
+        with pytest.raises(NotCarried, match="max_output_tokens"):
+            fitted(asked, scope)
+    else:
+        assert fitted(asked, scope) == (asked, ())
+
+
 def test_a_rule_holds_for_the_models_that_it_names():
     scope = Scope(
         fields=frozenset({"temperature", "top_p", "thinking"}),

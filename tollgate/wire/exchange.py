@@ -63,7 +63,7 @@ _NO_QUIRKS = Quirks()
 
 WIRES: Mapping[Dialect, ClientWire] = _CLIENTS
 PROTOCOLS: Mapping[Dialect, ProviderWire] = _PROVIDERS
-__all__ = ["PROTOCOLS", "WIRES", "cannot_carry", "exchange_for", "refusal_of"]
+__all__ = ["PROTOCOLS", "WIRES", "cannot_carry", "exchange_for", "least_output_tokens", "refusal_of"]
 
 
 def exchange_for(
@@ -124,6 +124,11 @@ def cannot_carry(
     except Refusal as refused:
         return refused
     return None
+
+
+def least_output_tokens(protocol: Dialect, quirks: Quirks = _NO_QUIRKS) -> int:
+    """The lowest cap on output under which anything comes out."""
+    return max(1, _PROVIDERS[protocol].scope(quirks).least_output_tokens)
 
 
 def _translate(

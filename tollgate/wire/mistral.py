@@ -7,6 +7,8 @@ written from the middle and never passed on. Thoughts are parts of the content. 
 import re
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from tollgate.errors import ProviderError
 from tollgate.events import Dialect
 from tollgate.wire import Body, Quirks, failures, neutral
@@ -20,6 +22,7 @@ from tollgate.wire.content import (
     Reasoning,
     Refused,
     Text,
+    Tool,
     ToolCall,
     ToolResult,
     Turn,
@@ -113,7 +116,7 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
         "messages": [message for turn in prompt.turns for message in _write_turn(turn)],
         "max_tokens": cap,
         "stop": list(prompt.stop) or None,
-        "tools": [write_tool(tool) for tool in neutral.callable_tools(prompt)] or None,
+        "tools": [_write_tool(tool) for tool in neutral.callable_tools(prompt)] or None,
         "tool_choice": _write_tool_choice(prompt),
         "parallel_tool_calls": prompt.parallel_tool_calls,
         "response_format": write_format(prompt.format),
@@ -145,6 +148,11 @@ def _write_tool_choice(prompt: Prompt) -> str | Body | None:
     if choice.mode == "required" and len(choice.names) == 1:
         return {"type": "function", "function": {"name": choice.names[0]}}
     return {"required": "any"}.get(choice.mode, choice.mode)
+
+
+def _write_tool(tool: Tool) -> Body:
+    """Here a function without arguments must say so."""
+    return write_tool(tool if tool.schema else msgspec.structs.replace(tool, schema={"type": "object"}))
 
 
 def _write_turn(turn: Turn) -> list[Body]:

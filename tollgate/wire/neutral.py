@@ -255,6 +255,14 @@ def callable_tools(prompt: Prompt) -> tuple[Tool, ...]:
     return tuple(tool for tool in prompt.tools if tool.name in choice.names)
 
 
+def text_of(data: str) -> str | None:
+    """The text of a file in base64; None where it is none."""
+    try:
+        return base64.b64decode(data, validate=True).decode()
+    except ValueError:  # no base64, or not of text
+        return None
+
+
 # Thinking -----------------------------------------------------------------------------------------------------------
 
 # The share of the cap on output that an effort may think, as OpenRouter documents it for models with a budget.

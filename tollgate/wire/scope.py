@@ -108,7 +108,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     are the fields of `Image` and `Document` that may say where the content is. `part_fields` are those that parts may
     have beside it: `cache`, `detail`, `name`, `context`, `cite`, `is_error`; without them they are dropped.
     `not_in_tool_names` finds the characters that a tool's name cannot have (`tollgate.wire.names`). `origins` are the
-    families whose signatures are taken back, `plain_reasoning` whether unsigned thoughts are.
+    families whose signatures are taken back, `plain_reasoning` whether unsigned thoughts are. A cap on output below
+    `least_output_tokens` is refused by the protocol.
     """
 
     fields: frozenset[str]
@@ -122,6 +123,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     plain_reasoning: bool = False
     ranges: Mapping[str, tuple[float, float]] = {}
     max_stops: int | None = None
+    least_output_tokens: int = 1
     not_in_tool_names: str = r"[^a-zA-Z0-9_-]"
     max_tool_name_chars: int = 64
     rules: tuple[Rule, ...] = ()
@@ -162,6 +164,10 @@ def fit(prompt: Prompt, scope: Scope, *, model: str, losses: Losses) -> Prompt:
     if scope.max_stops is not None and len(prompt.stop) > scope.max_stops and "stop" not in changes:
         raise NotCarried(
             "stop", f"has {len(prompt.stop)} entries, and this provider's protocol takes {scope.max_stops}"
+        )
+    if prompt.max_output_tokens is not None and prompt.max_output_tokens < scope.least_output_tokens:
+        raise NotCarried(
+            "max_output_tokens", f"is below {scope.least_output_tokens}, the least that this provider's protocol takes"
         )
     changes["turns"] = _fit_turns(prompt.turns, scope, losses)
     if "cache" not in scope.part_fields and any(tool.cache for tool in prompt.tools):

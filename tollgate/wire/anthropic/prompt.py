@@ -66,6 +66,7 @@ _OWN_TOOLS_BLOCK = re.compile(
 )
 
 prompt_fields: Mapping[str, str] = {
+    "max_output_tokens": "max_tokens",
     "stop": "stop_sequences",
     "format": "output_config.format",
     "user": "metadata.user_id",

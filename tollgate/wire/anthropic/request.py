@@ -75,6 +75,7 @@ _SCOPE = Scope(
     part_fields=frozenset({"cache", "name", "context", "cite", "is_error"}),
     origins=frozenset({HOME}),
     ranges={"temperature": (0, 1), "top_p": (0, 1)},
+    least_output_tokens=0,  # with none, it reads the prompt into its cache
     max_tool_name_chars=128,
     rules=MODEL_RULES,
 )
@@ -258,7 +259,7 @@ def write_block(part: Part) -> Body:
         case Text() | Refused():
             block: Body = {"type": "text", "text": part.text}
         case Image():
-            block = {"type": "image", "source": _write_source(part.url, part.data, part.media_type or "image/png")}
+            block = {"type": "image", "source": _write_image(part)}
         case Document():
             block = _write_document(part)
         case ToolCall():
@@ -284,18 +285,27 @@ def write_block(part: Part) -> Body:
 LONG = frozenset({"30m", "1h", "12h", "24h"})  # what five minutes would not cover
 
 
-def _write_source(url: str | None, data: str | None, media_type: str) -> Body:
-    if url is not None:
-        return {"type": "url", "url": url}
-    return {"type": "base64", "media_type": media_type, "data": data}
+_IMAGES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
+
+
+def _write_image(part: Image) -> Body:
+    if part.url is not None:
+        return {"type": "url", "url": part.url}
+    media_type = (part.media_type or "image/png").lower()
+    media_type = "image/jpeg" if media_type == "image/jpg" else media_type
+    if media_type not in _IMAGES:
+        raise NotCarried(part.path, "is no image that Anthropic takes: png, jpeg, gif and webp it does")
+    return {"type": "base64", "media_type": media_type, "data": part.data}
 
 
 def _write_document(part: Document) -> Body:
     block: Body = {"type": "document"}
     if part.text is not None:
         block["source"] = {"type": "text", "media_type": "text/plain", "data": part.text}
+    elif part.url is not None:
+        block["source"] = {"type": "url", "url": part.url}
     else:
-        block["source"] = _write_source(part.url, part.data, part.media_type or "application/pdf")
+        block["source"] = _write_file(part)
     if part.name is not None:
         block["title"] = part.name
     if part.context is not None:
@@ -303,6 +313,22 @@ def _write_document(part: Document) -> Body:
     if part.cite:
         block["citations"] = {"enabled": True}
     return block
+
+
+def _write_file(part: Document) -> Body:
+    """Files are PDF or plain text: a table or a page goes as the text that it is."""
+    media_type = (part.media_type or "application/pdf").partition(";")[0].lower()
+    if media_type == "application/pdf":
+        return {"type": "base64", "media_type": media_type, "data": part.data}
+    text = neutral.text_of(part.data or "") if media_type.startswith("text/") or media_type in _TEXTS else None
+    if text is None:
+        raise NotCarried(
+            part.path, f"is a document of a kind that Anthropic does not take: {media_type}; PDF and texts it does"
+        )
+    return {"type": "text", "media_type": "text/plain", "data": text}
+
+
+_TEXTS = frozenset({"application/json", "application/xml", "application/yaml", "application/x-yaml"})
 
 
 def _write_tool(tool: Tool) -> Body:

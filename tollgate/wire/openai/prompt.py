@@ -77,6 +77,7 @@ _INERT: Body = {
 }
 
 prompt_fields: Mapping[str, str] = {
+    "max_output_tokens": "max_completion_tokens",
     "format": "response_format",
     "thinking": "reasoning_effort",
     "cache": "cache_control",

@@ -30,6 +30,7 @@ from tollgate.wire.scope import Losses, NotCarried, Rule, Scope
 stream_type = "text/event-stream"
 MAX_CALL_ID_CHARS = 64
 MAX_USER_CHARS = 64
+LEAST_OUTPUT_TOKENS = 16
 OWN_ID = "tg"  # in the ids of items that tollgate has made: after `rs_`, `msg_`, `fc_`, `ctc_`
 
 _SAMPLING = frozenset({"temperature", "top_p"})
@@ -60,6 +61,7 @@ _SCOPE = Scope(
     part_fields=frozenset({"detail", "name"}),
     origins=frozenset({HOME}),
     ranges={"temperature": (0, 2), "top_p": (0, 1)},
+    least_output_tokens=LEAST_OUTPUT_TOKENS,
     # OpenAI's model guides, as for chat completions
     rules=(
         Rule(models=r"\bo[134](-|$)", lacks=_SAMPLING | _LOGPROBS),
@@ -152,14 +154,17 @@ def _write_input(turns: Iterable[Turn]) -> list[Body]:
                 said = []
                 items.append(_write_item(part))
             else:
-                said.append(_write_part(part, turn))
+                said.append(_write_part(part))
         items += _message(turn, said)
     return items
 
 
 def _message(turn: Turn, said: list[Body]) -> list[Body]:
+    """Of the assistant one for each text: parts would have to come with the ids that the provider once gave them."""
     if not said:
         return []
+    if turn.role == "assistant":
+        return [{"role": turn.role, "content": part["text"]} for part in said]
     if len(said) == 1 and said[0].keys() == {"type", "text"}:
         return [{"role": turn.role, "content": said[0]["text"]}]
     return [{"role": turn.role, "content": said}]
@@ -171,7 +176,7 @@ def _write_item(part: ToolCall | ToolResult | Reasoning) -> Body:
             arguments = part.arguments or "{}"
             return {"type": "function_call", "call_id": call_id(part.id), "name": part.name, "arguments": arguments}
         case ToolResult():
-            shown = [_write_part(inner, None) for inner in part.parts]
+            shown = [_write_part(inner) for inner in part.parts]
             plain = all(inner["type"] == "input_text" for inner in shown)
             output = "\n".join(inner["text"] for inner in shown) if plain else shown
             return {"type": "function_call_output", "call_id": call_id(part.call_id), "output": output}
@@ -187,13 +192,10 @@ def call_id(id: str) -> str:
     return neutral.safe_id(id, allowed=_CALL_ID, longest=MAX_CALL_ID_CHARS)
 
 
-def _write_part(part: Part, turn: Turn | None) -> Body:
+def _write_part(part: Part) -> Body:
     match part:
-        case Text():
-            assistant = turn is not None and turn.role == "assistant"
-            return {"type": "output_text" if assistant else "input_text", "text": part.text}
-        case Refused():
-            return {"type": "refusal", "refusal": part.text}
+        case Text() | Refused():
+            return {"type": "input_text", "text": part.text}
         case Image():
             image = part.url or f"data:{part.media_type or 'image/png'};base64,{part.data}"
             return {"type": "input_image", "image_url": image, "detail": part.detail or "auto"}
