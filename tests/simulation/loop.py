@@ -12,7 +12,7 @@ import asyncio
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from itertools import count
@@ -40,7 +40,7 @@ class Process:
         self.name = name
         self.alive = True
         self.halted = False
-        self.kept: list[asyncio.Handle] = []  # what would have run while it is halted
+        self.kept: list[Handle] = []  # what would have run while it is halted
         self.context = copy_context()
         self.context.run(_process.set, self)
         self.tasks: list[asyncio.Task[Any]] = []
@@ -77,9 +77,29 @@ class Process:
     def go_on(self, *, timers_first: bool) -> None:
         """Run what has become due meanwhile. An event loop may look at its clock first, or at its sockets."""
         self.halted = False
-        self.kept.sort(key=lambda handle: isinstance(handle, asyncio.TimerHandle) is not timers_first)
-        self._loop.resume(self, self.kept)
+        self.kept.sort(key=lambda handle: handle.is_timer is not timers_first)
+        self._loop.resume(self.kept)
         self.kept = []
+
+
+class Handle:
+    """What is to be called, and for which process: `asyncio.Handle` without what costs time and is not needed here."""
+
+    __slots__ = ("args", "callback", "context", "is_timer", "process")
+
+    def __init__(self, callback: Callable[..., object], args: Any, context: Context | None, *, is_timer: bool) -> None:
+        self.callback: Callable[..., object] | None = callback  # None when it was cancelled
+        self.args = args
+        self.context = copy_context() if context is None else context
+        self.is_timer = is_timer
+        self.process: Process | None = self.context.get(_process)
+
+    def cancel(self) -> None:
+        self.callback = None
+        self.args = ()
+
+    def cancelled(self) -> bool:
+        return self.callback is None
 
 
 def _close(task: "asyncio.Task[Any]", context: Context) -> None:
@@ -93,8 +113,8 @@ def _close(task: "asyncio.Task[Any]", context: Context) -> None:
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop without a selector. Its clock goes in steps of `tick_s`, so that more happens at one instant.
 
-    What is ready, and which timers are set, is kept here and not in the base class: with the process that it belongs
-    to, and in heaps and queues of plain tuples. Most of a run's time is spent with them.
+    What is ready, and which timers are set, is kept here and not in the base class, as lean as can be: most of a run's
+    time is spent with them.
     """
 
     def __init__(self, tick_s: float) -> None:
@@ -102,8 +122,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._tick_s = tick_s
         self._now_s = 0.0
         self._steps = 0
-        self._due: deque[tuple[Process | None, asyncio.Handle]] = deque()
-        self._timers: list[tuple[float, int, Process | None, asyncio.TimerHandle]] = []
+        self._due: deque[Handle] = deque()
+        self._timers: list[tuple[float, int, Handle]] = []
         self._order = count()  # of timers at one instant
         self.outside = copy_context()
         self.errors: list[str] = []
@@ -114,27 +134,23 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._now_s
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
-        process = handle._context.get(_process)
-        if process is None or process.alive:
-            self._due.append((process, handle))
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Handle:
+        handle = Handle(callback, args, context, is_timer=False)
+        if handle.process is None or handle.process.alive:
+            self._due.append(handle)
         else:
             handle.cancel()
         return handle
 
-    def call_later(
-        self, delay: float, callback: Any, *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Handle:
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
-        when = math.ceil(when / self._tick_s) * self._tick_s
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._order), timer._context.get(_process), timer))
-        return timer
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Handle:
+        handle = Handle(callback, args, context, is_timer=True)
+        heapq.heappush(self._timers, (math.ceil(when / self._tick_s) * self._tick_s, next(self._order), handle))
+        return handle
 
-    def outside_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+    def outside_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Handle:
         """`call_later` for the world around, whichever process is being run."""
         return self.call_at(self._now_s + delay_s, callback, *args, context=self.outside)
 
@@ -142,9 +158,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """`create_task` for the world around, whichever process is being run."""
         return self.create_task(work, context=self.outside)
 
-    def resume(self, process: Process, handles: list[asyncio.Handle]) -> None:
-        """Let run what was kept while the process was halted."""
-        self._due.extend((process, handle) for handle in handles)
+    def resume(self, handles: Iterable[Handle]) -> None:
+        """Let run what was kept while its process was halted."""
+        self._due.extend(handles)
 
     def close(self) -> None:
         """End what still waits, without running it."""
@@ -160,25 +176,29 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not due:
                 self._jump()
             while timers and timers[0][0] <= self._now_s:
-                _, _, process, timer = heapq.heappop(timers)
-                due.append((process, timer))
+                due.append(heapq.heappop(timers)[2])
             self._steps += len(due)
             if self._steps > MAX_STEPS:
                 raise Stalled(f"more than {MAX_STEPS} steps")
             for _ in range(len(due)):
-                process, handle = due.popleft()
-                if handle.cancelled():
+                handle = due.popleft()
+                process = handle.process
+                if handle.callback is None or (process is not None and not process.alive):
                     continue
-                if process is not None and (process.halted or not process.alive):
-                    if process.alive:
-                        process.kept.append(handle)
+                if process is not None and process.halted:
+                    process.kept.append(handle)
                     continue
-                handle._run()
+                try:
+                    handle.context.run(handle.callback, *handle.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.call_exception_handler({"message": "a callback failed", "exception": error})
 
     def _jump(self) -> None:
         """To the next timer that anybody still waits for."""
         timers = self._timers
-        while timers and (timers[0][3].cancelled() or not _alive(timers[0][2])):
+        while timers and (timers[0][2].callback is None or not _alive(timers[0][2].process)):
             heapq.heappop(timers)
         if not timers:
             raise Stalled("nothing is ready and no timer is set")
