@@ -107,8 +107,11 @@ class _HeadWithBody:
         return getattr(self._transport, name)
 
 
-def server_config(app: ASGIApp, *, host: str, port: int) -> uvicorn.Config:
-    """uvicorn's settings, each stated: uvloop and httptools, no access log, no header that names the server."""
+def server_config(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> uvicorn.Config:
+    """uvicorn's settings, each stated: uvloop and httptools, no access log, no header that names the server.
+
+    Host and port are of no use to a server that is given its sockets.
+    """
     return uvicorn.Config(
         app,
         host=host,

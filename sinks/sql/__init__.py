@@ -6,6 +6,7 @@ missing and none is there twice, whether a gateway runs or not.
 
 import csv
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,11 +28,14 @@ from tollgate.sinks.fold import TOPICS, Fold
 from tollgate.sinks.manifest import TEMPORARY, load
 from tollgate.sinks.parquet import Connection, confine, connect, view_files
 from tollgate.sinks.rows import SCHEMAS
+from tollgate.terminal import printable
 
 Format = Literal["table", "csv", "json", "parquet"]
 Parameters = Sequence[object] | Mapping[str, object] | None
 
 VIEWS = (*SCHEMAS, "usage_daily", "invoices", "focus")
+# DuckDB's own answer would list the parts of which the views are made, and say of none what it is.
+SHOW_TABLES = "SELECT view_name AS name, comment AS rows FROM duckdb_views() WHERE comment IS NOT NULL"
 TABLE_WIDTH = 100_000  # as wide as it needs to be: an amount cut short is worse than a long line
 ALLOWED = tuple([kind] for kind in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN))
 TAIL_ROWS = 50_000  # decoded rows that wait to be put into columns
@@ -53,7 +57,9 @@ async def open_sql(data: Path, log: Log | None = None) -> Connection:
             raise UsageError(f"{error}; `tollgate reconcile` says what is damaged, `replay` makes it anew") from None
         connection.register(f"{table}_tail", tails[table])
     for view in VIEWS:
-        connection.execute(Path(__file__).with_name(f"{view}.sql").read_text(encoding="utf-8"))
+        text = Path(__file__).with_name(f"{view}.sql").read_text(encoding="utf-8")
+        connection.execute(text)
+        connection.execute(f"COMMENT ON VIEW {view} IS '{_first_sentence(text)}'")
     confine(connection, [data / file.path for table in SCHEMAS for file in state.of(table)])
     return connection
 
@@ -79,6 +85,8 @@ async def run(
     with await open_sql(data, log) as connection:
         try:
             _check(connection, query)
+            if query.strip(" \n;").lower() == "show tables":
+                query = SHOW_TABLES
             relation = connection.sql(query, params=parameters)
             columns = list(relation.columns)
             if format == "parquet" and out is not None:
@@ -86,6 +94,11 @@ async def run(
                     pq.write_table(relation.to_arrow_table(), out, compression="zstd")
                 return
             rows = relation.fetchall()
+        except duckdb.CatalogException as error:
+            if not str(error).startswith("Catalog Error: Table with name"):
+                raise UsageError(str(error)) from None
+            problem = str(error).splitlines()[0].removeprefix("Catalog Error: ").rstrip("!")
+            raise UsageError(f"{problem}; there are {', '.join(VIEWS)}") from None
         except duckdb.Error as error:
             raise UsageError(str(error)) from None
     if out is None:
@@ -103,6 +116,12 @@ def _writing(out: Path) -> Iterator[None]:
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else error
         raise ConfigError(f"{out} cannot be written ({why}): name another file with --output") from None
+
+
+def _first_sentence(text: str) -> str:
+    """What a view is: the comment at the top of its file, up to the first full stop, as a SQL string."""
+    comment = " ".join(line.removeprefix("-- ") for line in text.splitlines() if line.startswith("--"))
+    return re.split(r"[.:] ", comment)[0].rstrip(".").replace("'", "''")
 
 
 def _check(connection: Connection, query: str) -> None:
@@ -134,7 +153,7 @@ async def _tails(log: Log | None, fold: Fold) -> dict[str, Any]:
 def _write_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     table = Table(*columns)
     for row in rows:
-        table.add_row(*("NULL" if value is None else _word(value) for value in row))
+        table.add_row(*("NULL" if value is None else printable(_word(value), keep="\n") for value in row))
     Console(file=stream, width=TABLE_WIDTH, markup=False, highlight=False).print(table)
 
 

@@ -197,6 +197,49 @@ def test_a_whole_key_in_the_place_of_its_id_is_not_shown(run, gateway, command, 
     assert err == f"tollgate: this is a key itself, not its id{told}; 'tollgate keys list' shows the ids\n"
 
 
+@pytest.mark.parametrize("key", [" ", "two\nlines", "\u20ac", "\xe9"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(run, gateway, monkeypatch, key):
+    monkeypatch.setenv("TOLLGATE_KEY", key)
+
+    code, out, err = run("keys", "list")
+
+    assert (code, out, gateway.asked, err.count("\n")) == (3, "", [], 1)
+    assert err.startswith("tollgate: TOLLGATE_KEY ")
+    assert not key.strip() or key not in err
+
+
+def test_who_asked_with_an_unknown_key_is_told_which_it_was(run, gateway):
+    gateway.status, gateway.answer = 401, {"error": {"message": "This API key is not known here."}}
+
+    assert run("keys", "list")[2] == (
+        f"tollgate: This API key is not known here (it was TOLLGATE_KEY, shown to {gateway.url})\n"
+    )
+
+
+@pytest.mark.parametrize("words", [("--help",), ("keys", "create", "--help"), ("log", "export", "--help")])
+def test_the_help_shows_flags_as_they_are_typed(run, words):
+    out = run(*words)[1]
+
+    assert "--help" in out and "bool" not in out
+
+
+def test_a_port_in_use_is_told_before_anything_is_made(run, gateway):
+    port = gateway.url.rpartition(":")[2]
+
+    code, out, err = run("serve", "--port", port)
+
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert f"port {port} of 127.0.0.1 is in use" in err and "TOLLGATE_PORT" in err and "server.port" in err
+    assert list(Path().iterdir()) == []
+
+
+def test_a_role_that_needs_kafka_is_refused_before_anything_is_made(run):
+    code, _, err = run("serve", "--role", "worker", "--port", "0")
+
+    assert code == 2 and "--role worker needs Kafka" in err
+    assert list(Path().iterdir()) == []
+
+
 def test_an_answer_that_is_not_ours_is_told_by_its_status(run, gateway):
     gateway.status, gateway.answer = 502, ["?"]
 
@@ -266,9 +309,21 @@ def test_the_story_of_a_request_has_a_line_per_attempt_and_event(run, gateway):
     assert gateway.asked == [("GET", f"/v1/requests/{request_id}", None)]
     assert ["usage", "input_tokens=3", "output_tokens=5"] in lines
     assert not [line for line in lines if line[:1] in (["error"], ["tags"])]
-    assert ["1", "a", "main", "m", "error", "cut", "-", "-", "-"] in lines
-    assert ["2", "b", "main", "m", "ok", "-", "-", "-", "0.1"] in lines
+    assert ["1", "a", "main", "m", "error", "cut", "-"] in lines
+    assert ["2", "b", "main", "m", "ok", "-", "0.1"] in lines
+    assert not [line for line in out.splitlines() if line.endswith(" ")]
     assert lines[-2:] == [["T0", "accepted"], ["T1", "admitted", "plan=a/m,b/m"]]
+
+
+def test_who_looks_for_a_request_that_was_refused_at_the_door_is_sent_to_the_audit(run, gateway):
+    request_id = "0199f3a0-0000-7000-8000-000000000001"
+    gateway.status, gateway.answer = 404, {"error": {"message": "There is no such request."}}
+
+    code, out, err = run("requests", "show", request_id)
+
+    assert (code, out) == (2, "")
+    assert err.startswith("tollgate: There is no such request. ")
+    assert f"tollgate sql \"from audit where request_id = '{request_id}'\"" in err
 
 
 def test_config_check_shows_what_the_file_comes_to(run):
@@ -324,7 +379,7 @@ def test_config_schema_is_json(run):
 
 
 def test_serving_on_kafka_without_secrets_is_exit_code_3_with_how_to_make_them(run):
-    code, _, err = run("serve", "--broker", "kafka://127.0.0.1:1")
+    code, _, err = run("serve", "--broker", "kafka://127.0.0.1:1", "--port", "0")
 
     assert code == 3
     assert 'export TOLLGATE_ADMIN_KEY="$(openssl rand -hex 32)"' in err
@@ -493,7 +548,7 @@ def test_a_folder_that_cannot_be_made_is_named(run, empty_log, place):
 
 
 def test_a_replay_says_what_it_made(run, empty_log):
-    assert run("replay", "--to", "out") == (0, "0 rows of 0 records are in out\n", "")
+    assert run("replay", "--to", "out") == (0, "0 rows of 0 records in out\n", "")
     assert json.loads(run("replay", "--to", "out", "--json")[1])["records"] == 0
 
 
@@ -502,7 +557,7 @@ def test_a_replay_that_finds_nothing_new_says_what_is_there(run, empty_log, monk
         return Replayed(0, 240, 0, (), 0.0, {}, ())
 
     monkeypatch.setattr("tollgate.sinks.replay.replay", replay)
-    assert run("replay", "--to", "out")[1] == "0 rows of 0 records are new; with them, 240 rows are in out\n"
+    assert run("replay", "--to", "out")[1] == "0 new rows of 0 records; with them, 240 rows in out\n"
 
 
 def test_a_range_that_ends_before_it_begins_is_wrong_usage(run, empty_log):
@@ -606,8 +661,8 @@ def test_books_that_do_not_balance_are_exit_code_1_with_every_difference(run, em
     assert out.count("is missing") == 300
     assert out.splitlines()[-3:] == [
         "300 differences in 7 rows",
-        "2 rows are not in Parquet yet",
-        "1 requests have not ended",
+        "2 rows not in Parquet yet",
+        "1 request not ended yet",
     ]
     code, out, _ = run("reconcile", "--json")
     assert (code, len(json.loads(out)["differences"])) == (1, 300)

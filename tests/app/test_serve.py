@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tollgate.app import serve
+from tollgate.app.listen import bind
 from tollgate.config import load_config
 from tollgate.secret import Secret, Secrets
 
@@ -62,15 +63,15 @@ def stages(monkeypatch):
 
 
 async def serving(tmp_path, config=None) -> int:
-    return await serve._serve(
-        config or load_config(None, {}),
-        role="all",
-        data=tmp_path,
-        host="127.0.0.1",
-        port=0,
-        instance="main",
-        secrets=SECRETS,
-    )
+    with bind("127.0.0.1", 0) as sockets:
+        return await serve._serve(
+            config or load_config(None, {}),
+            role="all",
+            data=tmp_path,
+            sockets=sockets,
+            instance="main",
+            secrets=SECRETS,
+        )
 
 
 async def test_the_collector_spares_what_the_start_has_made_until_the_process_stops(tmp_path, stages, monkeypatch):

@@ -325,3 +325,25 @@ async def test_the_books_are_asked_and_nothing_else(tmp_path, monkeypatch, query
     with pytest.raises(UsageError):
         await sql.run(query, data=tmp_path)
     assert [path.name for path in tmp_path.glob("*.csv")] == []
+
+
+@pytest.mark.parametrize("query", ["show tables", "SHOW TABLES;"])
+async def test_who_asks_for_the_tables_is_told_what_each_has_and_none_of_their_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], query: str
+) -> None:
+    await sql.run(query, data=tmp_path, format="json")
+    shown = {row["name"]: row["rows"] for row in json.loads(capsys.readouterr().out)}
+    assert sorted(shown) == sorted(sql.VIEWS)
+    assert shown["usage"].startswith("One row per request")
+
+
+async def test_who_asks_for_no_table_is_told_which_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as told:
+        await sql.run("SELECT * FROM requests", data=tmp_path)
+    assert str(told.value) == f"Table with name requests does not exist; there are {', '.join(sql.VIEWS)}"
+
+
+async def test_a_table_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    await sql.run("SELECT 'gpt' || chr(27) || '[2J' AS model", data=tmp_path)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "gpt\\x1b[2J" in out

@@ -8,7 +8,7 @@ An error that a person can mend is one line on stderr. What is heavy is imported
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -36,7 +36,7 @@ ConfigFile = cli_config.ConfigFile
 def main() -> int:
     """Run one command and return its exit code."""
     try:
-        code = app(prog_name="tollgate", standalone_mode=False) or OK
+        code = _command()(prog_name="tollgate", standalone_mode=False) or OK
         sys.stdout.flush()
         return code
     except SystemExit as error:
@@ -58,6 +58,21 @@ def main() -> int:
         return _complain(str(error), RESTART)
     except TollgateError as error:
         return _complain(str(error), ENVIRONMENT)
+
+
+def _command() -> Any:
+    """The whole command line. Typer writes `<bool>` behind a flag in the help, as if it took one: that goes."""
+    command = typer.main.get_command(app)
+
+    def take_from(command: Any) -> None:
+        for option in command.get_params(typer.Context(command)):
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+        for inner in getattr(command, "commands", {}).values():
+            take_from(inner)
+
+    take_from(command)
+    return command
 
 
 def _complain(message: str, code: int) -> int:
@@ -95,8 +110,9 @@ def serve(
     instance: Annotated[str | None, typer.Option(help="The name of this process among its peers.")] = None,
 ) -> int:
     """Run the gateway in the foreground."""
+    from tollgate.app.listen import bind
     from tollgate.app.reload import Reading, Source
-    from tollgate.app.settings import resolve
+    from tollgate.app.settings import check_role, resolve
     from tollgate.environment import PRICING_FILE, config_file
     from tollgate.secret import first_run_secrets
 
@@ -108,21 +124,22 @@ def serve(
     source = Source(lambda: (config_file(os.environ, config), Path(PRICING_FILE)), read)
     seen = source.seen()  # before it is read: a change in between is found
     settings = resolve(os.environ, config=config, host=host, port=port, broker=broker, instance=instance)
-    secrets = first_run_secrets(settings.data, os.environ, embedded=settings.config.log.embedded)
+    check_role(role, settings.config)
+    with bind(settings.host, settings.port) as sockets:
+        secrets = first_run_secrets(settings.data, os.environ, embedded=settings.config.log.embedded)
 
-    from tollgate.app.serve import run
+        from tollgate.app.serve import run
 
-    return run(
-        settings.config,
-        data=settings.data,
-        role=role,
-        host=settings.host,
-        port=settings.port,
-        instance=settings.instance,
-        secrets=secrets,
-        source=source,
-        seen=seen,
-    )
+        return run(
+            settings.config,
+            data=settings.data,
+            role=role,
+            sockets=sockets,
+            instance=settings.instance,
+            secrets=secrets,
+            source=source,
+            seen=seen,
+        )
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tollgate.app.cli_config import ConfigFile
-from tollgate.app.cli_output import print_json, progress_bar, quiet, remark
+from tollgate.app.cli_output import counted, print_json, progress_bar, quiet, remark
 from tollgate.app.cli_times import unix_ms
 from tollgate.errors import ConfigError, UsageError
 
@@ -101,9 +101,10 @@ def replay(
     for record in done.skipped:
         remark(f"skipped {record.topic}[{record.partition}] at {record.offset}: {record.reason}")
     if done.rows == done.rows_in_folder:
-        print(f"{done.rows} rows of {done.records} records are in {to}")
+        print(f"{counted(done.rows, 'row')} of {counted(done.records, 'record')} in {to}")
     else:
-        print(f"{done.rows} rows of {done.records} records are new; with them, {done.rows_in_folder} rows are in {to}")
+        new = f"{counted(done.rows, 'new row')} of {counted(done.records, 'record')}"
+        print(f"{new}; with them, {counted(done.rows_in_folder, 'row')} in {to}")
     for key, start in done.starts.items():
         if start.hash:
             print(f"{key} begins at {start.offset}; the audit chain's link before it is {start.hash}")
@@ -154,15 +155,15 @@ def reconcile(json: Json = False, config: ConfigFile = None) -> int:
         return 1 if report.differences else 0
     for difference in report.differences:
         print(difference)
-    print(f"{len(report.differences)} differences in {report.rows} rows")
-    for count, what in (
-        (report.pending_rows, "rows are not in Parquet yet"),
-        (report.pending_copies, "cost lines are on their way to the topic 'costs'"),
-        (report.open_requests, "requests have not ended"),
-        (report.before_log, "rows are older than the log and could not be compared"),
+    print(f"{counted(len(report.differences), 'difference')} in {counted(report.rows, 'row')}")
+    for count, noun, what in (
+        (report.pending_rows, "row", "not in Parquet yet"),
+        (report.pending_copies, "cost line", "on the way to the topic 'costs'"),
+        (report.open_requests, "request", "not ended yet"),
+        (report.before_log, "row", "older than the log, and so not compared"),
     ):
         if count:
-            print(f"{count} {what}")
+            print(f"{counted(count, noun)} {what}")
     return 1 if report.differences else 0
 
 

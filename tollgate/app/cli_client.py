@@ -18,11 +18,15 @@ TIMEOUT_S = 30
 MAX_ANSWER_BYTES = 64 << 20
 
 # Statuses that blame the words of the command; any other failure lies with the gateway or the way to it.
-WRONG_WORDS = frozenset({400, 404, 409, 422})
+WRONG_WORDS = frozenset({400, 409, 422})
 
 
 class GatewayError(TollgateError):
     """The gateway could not be reached, or did not do what was asked."""
+
+
+class NotFound(UsageError):
+    """The gateway has nothing under that name."""
 
 
 def call(method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -41,7 +45,10 @@ def call(method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return answer
     message = _message(answer) or f"{method} {path} was answered {status} by {url}"
     if status == 401:
-        raise GatewayError(f"{message}; the key in TOLLGATE_KEY, or the one of the data folder, is not one of {url}")
+        asked_with = "TOLLGATE_KEY" if os.environ.get("TOLLGATE_KEY") else "the admin key of this machine"
+        raise GatewayError(f"{message.rstrip('.')} (it was {asked_with}, shown to {url})")
+    if status == 404:
+        raise NotFound(message)
     raise UsageError(message) if status in WRONG_WORDS else GatewayError(message)
 
 
@@ -70,7 +77,7 @@ def _exchange(method: str, url: str, path: str, body: Mapping[str, Any] | None, 
 def _key(url: str, env: Mapping[str, str]) -> Secret:
     """TOLLGATE_KEY, else this machine's admin key, which is shown to no gateway but this machine's own."""
     if env.get("TOLLGATE_KEY"):
-        return Secret(env["TOLLGATE_KEY"])
+        return _given(env["TOLLGATE_KEY"])
     if not _is_loopback(url):
         raise ConfigError(f"{url} is on another machine; set TOLLGATE_KEY to a key of that gateway")
     if env.get("TOLLGATE_ADMIN_KEY"):
@@ -81,6 +88,17 @@ def _key(url: str, env: Mapping[str, str]) -> Secret:
             f"no key: {data_folder(env)} holds no admin.key; run this where the gateway's data folder is, "
             "name that with TOLLGATE_DATA, or set TOLLGATE_KEY"
         )
+    return key
+
+
+def _given(text: str) -> Secret:
+    """A key of any kind. Raises `ConfigError`, which does not show it, for what no header can carry."""
+    try:
+        key = Secret(text.strip())
+    except ValueError as error:
+        raise ConfigError(f"TOLLGATE_KEY {error}; set it to a key, or unset it to use the admin key") from None
+    if not text.isascii():
+        raise ConfigError("TOLLGATE_KEY holds a character that no key has; set it to a key as it was shown")
     return key
 
 

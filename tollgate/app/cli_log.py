@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tollgate.app.cli_config import ConfigFile
-from tollgate.app.cli_output import print_json, print_table, progress_bar, quiet, remark
+from tollgate.app.cli_output import counted, print_json, print_table, progress_bar, quiet, remark
 from tollgate.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def export_(
         print_json({"to": str(to), **_summary(manifest)})
     else:
         _print(manifest)
-        print(f"{sum(part.records for part in manifest.parts)} records are in {to}")
+        print(f"{counted(sum(part.records for part in manifest.parts), 'record')} in {to}")
     return 0
 
 
@@ -78,7 +78,7 @@ def import_(
         print_json({"from": str(source), "partitions": rows, "totals": _totals(manifest)})
         return 0
     _print(manifest)
-    print(f"{sum(part.records for part in manifest.parts)} records are in the log, and are those of {source}")
+    print(f"{counted(sum(part.records for part in manifest.parts), 'record')} in the log, the same as in {source}")
     remark("It needs the TOLLGATE_SECRET that it was written with; 'tollgate reconcile' compares it with the books.")
     return 0
 
@@ -213,7 +213,10 @@ def _print(manifest: "Manifest") -> None:
                 usd(int(part.bill_pusd)) if part.ends else None,
             )
             for part in manifest.parts
+            if part.records
         ],
     )
+    if empty := sum(not part.records for part in manifest.parts):
+        print(f"{counted(empty, 'partition')} without records")
     totals = _totals(manifest)
     print(f"cost {usd(int(totals['cost_pusd']))} USD, bill {usd(int(totals['bill_pusd']))} USD")

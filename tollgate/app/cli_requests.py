@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tollgate.app.cli_client import call
+from tollgate.app.cli_client import NotFound, call
 from tollgate.app.cli_output import print_json, print_table
 from tollgate.errors import UsageError
 from tollgate.ids import is_request_id
@@ -29,14 +29,21 @@ def show(
     """What became of a request: its end, every attempt with its reason and cost, and every event."""
     if not is_request_id(request_id):
         raise UsageError(f"{request_id!r} is not a request id; answers carry it in the header x-request-id")
-    story = call("GET", f"/v1/requests/{request_id}")
+    try:
+        story = call("GET", f"/v1/requests/{request_id}")
+    except NotFound as error:
+        where = f"tollgate sql \"from audit where request_id = '{request_id}'\""
+        raise UsageError(f"{error} One that was refused at the door is in the audit only: {where}") from None
     if json:
         print_json(story)
         return 0
     print_table(("", ""), _known((key, value) for key, value in story.items() if key not in LISTS))
     if story["attempts"]:
         print()
-        print_table(ATTEMPT, [[attempt.get(column) for column in ATTEMPT] for attempt in story["attempts"]])
+        print_table(
+            [column.replace("_", " ") for column in ATTEMPT],
+            [[attempt.get(column) for column in ATTEMPT] for attempt in story["attempts"]],
+        )
     print()
     print_table(("at", "event", ""), [_event(**event) for event in story["events"]])
     return 0

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
@@ -21,13 +21,13 @@ from starlette.types import ASGIApp
 
 from tollgate.app.open_log import open_log
 from tollgate.app.reload import Reading, Reloading, ReloadMetrics, Seen, Source
+from tollgate.app.settings import Role, check_role
 from tollgate.app.sinking import GROUP as SINKS
 from tollgate.app.sinking import sinking, sinking_if_elected
 from tollgate.app.watch import Watch
 from tollgate.config import Config
 from tollgate.control import Control, catch_up, follow_control
 from tollgate.environment import PRICING_FILE
-from tollgate.errors import UsageError
 from tollgate.freshness import Freshness, beat
 from tollgate.ingress.app import Ingress, create_ingress
 from tollgate.ingress.door import Door, wall_clock_ms
@@ -49,7 +49,6 @@ from tollgate.tokenizer.counter import Counter
 MAINTAIN_S = 5.0
 
 Fatal = Callable[[str], None]
-Role = Literal["all", "ingress", "worker", "sink"]
 
 
 class Gateway:
@@ -295,12 +294,9 @@ async def open_gateway(
     `fatal` is called with the reason when something happened whose outcome only a restart can find out. `source` is
     where the configuration is read again when it changes, and `seen` how that was when it was read.
     """
-    if role != "all" and config.log.embedded:
-        raise UsageError(
-            f"--role {role} needs Kafka: the embedded log belongs to one process; add --broker kafka://..."
-        )
-    (data / "instances" / instance).mkdir(parents=True, exist_ok=True)
+    check_role(role, config)
     book = load_prices()
+    (data / "instances" / instance).mkdir(parents=True, exist_ok=True)
     log = await open_log(config, data, role=role, client_id=instance)
     try:
         yield Gateway(

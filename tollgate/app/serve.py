@@ -8,18 +8,19 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 import uvloop
 
-from tollgate.app.gateway import Role, open_gateway
+from tollgate.app.gateway import open_gateway
 from tollgate.app.logs import log_to_stderr
 from tollgate.app.reload import Seen, Source
+from tollgate.app.settings import Role
 from tollgate.config import Config
-from tollgate.errors import ConfigError, LogUnavailable
+from tollgate.errors import LogUnavailable
 from tollgate.ingress.server import server_config
 from tollgate.secret import ADMIN_KEY_FILE, Secrets
 
@@ -40,22 +41,20 @@ def run(
     *,
     data: Path,
     role: Role,
-    host: str,
-    port: int,
+    sockets: Sequence[socket.socket],
     instance: str,
     secrets: Secrets,
     source: Source,
     seen: Seen,
 ) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code. On SIGHUP the configuration is read again."""
+    """Serve on `sockets`, until SIGTERM or SIGINT; return the exit code. SIGHUP reads the file again."""
     log_to_stderr()
     return uvloop.run(
         _serve(
             config,
             role=role,
             data=data,
-            host=host,
-            port=port,
+            sockets=sockets,
             instance=instance,
             secrets=secrets,
             source=source,
@@ -69,8 +68,7 @@ async def _serve(
     *,
     role: Role,
     data: Path,
-    host: str,
-    port: int,
+    sockets: Sequence[socket.socket],
     instance: str,
     secrets: Secrets,
     source: Source | None = None,
@@ -79,7 +77,7 @@ async def _serve(
     async with open_gateway(
         config, role=role, data=data, instance=instance, secrets=secrets, fatal=_die, source=source, seen=seen
     ) as gateway:
-        server = _Server(server_config(gateway.application, host=host, port=port), config.server.drain_s)
+        server = _Server(server_config(gateway.application), config.server.drain_s)
 
         loop = asyncio.get_running_loop()
         leaving: asyncio.TimerHandle | None = None
@@ -112,7 +110,7 @@ async def _serve(
                 leaving = loop.call_later(config.server.leave_s if role in ("all", "ingress") else 0, stop)
 
         with _on_signal(leave, reload=gateway.reload):
-            serving = asyncio.create_task(server.serve())
+            serving = asyncio.create_task(server.serve(list(sockets)))
             await server.listening(serving)
             try:
                 async with gateway.started():
@@ -146,17 +144,11 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await super().startup(sockets)
-        except SystemExit:  # uvicorn's answer to an address that cannot be had; it has logged why
-            self.should_exit = True
-
     async def listening(self, serving: asyncio.Task[None]) -> None:
-        """Return when connections are accepted. Raises `ConfigError` when the address cannot be had."""
+        """Return when connections are accepted."""
         while not self.started:
             if serving.done():
-                raise ConfigError(f"cannot listen on {self.config.host}:{self.config.port}; choose another with --port")
+                await serving  # raises why
             await asyncio.sleep(0.005)
 
     @property

@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
@@ -15,6 +15,8 @@ from tollgate import environment
 from tollgate.config import Config, check_broker, load_config
 from tollgate.environment import config_file, data_folder
 from tollgate.errors import ConfigError, UsageError
+
+Role = Literal["all", "ingress", "worker", "sink"]
 
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -55,6 +57,14 @@ def resolve(
         port=environment.port(env, loaded.server.port) if port is None else port,
         instance=_instance(env, instance, embedded=loaded.log.embedded),
     )
+
+
+def check_role(role: Role, config: Config) -> None:
+    """Raise `UsageError` for one role of several on the log of a single process."""
+    if role != "all" and config.log.embedded:
+        raise UsageError(
+            f"--role {role} needs Kafka: the embedded log belongs to one process; add --broker kafka://..."
+        )
 
 
 def _instance(env: Mapping[str, str], flag: str | None, *, embedded: bool) -> str:
