@@ -109,7 +109,7 @@ class Ingress:
         self._asked = {route.path: Endpoint(route.path, "key", POST=partial(chat.serve, route)) for route in ROUTES}
         self._others = _endpoints(
             Admin(door, load=self._load),
-            Models(catalogue, created_s=door.now_ms() // 1000),
+            Models(catalogue, self._load, created_s=door.now_ms() // 1000),
             Probes(door.registry, door.readiness or self._readiness),
             Stories(door),
         )
@@ -238,6 +238,8 @@ def dialect_of(path: str, headers: Headers) -> Dialect:
     """Whose shapes a client reads where no model is asked: by the path, else by the header that only one sends."""
     if path.startswith("/v1/messages") or b"anthropic-version" in headers:
         return "anthropic"
+    if path.startswith("/api/"):
+        return "ollama"
     return "gemini" if path.startswith("/v1beta/") or b"x-goog-api-key" in headers else "openai"
 
 
@@ -252,6 +254,9 @@ def _endpoints(admin: Admin, models: Models, probes: Probes, stories: Stories) -
         Endpoint("/v1/models/{model:path}", "key", GET=models.one),
         Endpoint("/v1beta/models", "key", GET=models.list),
         Endpoint("/v1beta/models/{model:path}", "key", GET=models.one),
+        Endpoint("/api/tags", "key", GET=models.list),
+        Endpoint("/api/show", "key", POST=models.show),
+        Endpoint("/api/version", "open", GET=models.version),
         Endpoint("/v1/keys", "admin", GET=admin.list, POST=admin.create),
         Endpoint("/v1/keys/{id}", "admin", GET=admin.one, PATCH=admin.change, DELETE=admin.revoke),
         Endpoint("/v1/requests/{id}", "key", GET=stories.one),

@@ -208,7 +208,7 @@ def unknown_path() -> Refusal:
         404,
         "not_found",
         "There is nothing at this URL. The base URL of OpenAI's clients is this gateway's address with /v1 at its end; "
-        "that of Anthropic's and Google's clients is the address alone, without a path.",
+        "that of Anthropic's, Google's and Ollama's clients is the address alone, without a path.",
     )
 
 

@@ -49,6 +49,21 @@ def _stream_generate(body: Body, params: Params) -> Body:
     return {**body, **params, "stream": True}
 
 
+def _ollama_chat(body: Body, params: Params) -> Body:
+    return {field: value for field, value in _streaming(body).items() if field != "prompt"} | {
+        "messages": body.get("messages")
+    }
+
+
+def _ollama_generate(body: Body, params: Params) -> Body:
+    return {field: value for field, value in _streaming(body).items() if field != "messages"}
+
+
+def _streaming(body: Body) -> Body:
+    """Ollama streams unless it is told not to."""
+    return body if body.get("stream") is not None else body | {"stream": True}
+
+
 def _array_unless_sse(query: bytes) -> ArrayWriter | None:
     """Google streams an array of answers, unless the query says `alt=sse`."""
     return None if b"sse" in parse_qs(query).get(b"alt", ()) else ArrayWriter()
@@ -79,6 +94,8 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/audio/translations", "openai", form=True),
     *_google("v1"),
     *_google("v1beta"),
+    Route("/api/chat", "ollama", complete=_ollama_chat),
+    Route("/api/generate", "ollama", complete=_ollama_generate),
 )
 
 

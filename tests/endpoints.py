@@ -43,6 +43,8 @@ EXAMPLES: dict[str, Example] = {
     "/v1/audio/transcriptions": Example({"model": "sandbox", "response_format": "json"}, file=b"RIFF" + bytes(40_000)),
     "/v1/audio/translations": Example({"model": "sandbox"}, file=b"RIFF" + bytes(40_000)),
     "/v1/responses": Example({"model": "sandbox", "max_output_tokens": 50, "input": MESSAGES}),
+    "/api/chat": Example({"model": "sandbox", "messages": MESSAGES, "options": {"num_predict": 50}}),
+    "/api/generate": Example({"model": "sandbox", "prompt": "Hello, who is there?", "options": {"num_predict": 50}}),
     **{
         f"/{version}/models/{{model:path}}:{method}": Example(
             {"contents": [{"parts": [{"text": "Hello, who is there?"}]}], "generationConfig": {"maxOutputTokens": 50}},
@@ -62,9 +64,17 @@ EXAMPLES: dict[str, Example] = {
     },
 }
 
-STREAMING = frozenset(
-    {"/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions"}
-)  # those that also take `stream: true`
+# Those that also take `stream`, and what they do without it
+STREAMING: dict[str, bool] = {
+    "/v1/chat/completions": False,
+    "/v1/messages": False,
+    "/v1/responses": False,
+    "/v1/completions": False,
+    "/api/chat": True,
+    "/api/generate": True,
+}
+
+ASKS_NO_MODEL = frozenset({"/api/show"})  # answered by the ingress from its own catalogue: nothing is called
 
 
 async def ask(application: Any, key: str, route: str, example: Example) -> tuple[int, dict[str, str], bytes]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.endpoints import EXAMPLES, STREAMING, Example, ask
+from tests.endpoints import ASKS_NO_MODEL, EXAMPLES, STREAMING, Example, ask
 from tollgate.app.gateway import Gateway, open_gateway
 from tollgate.config import load_config
 from tollgate.events import Admitted, decode
@@ -16,12 +16,12 @@ from tollgate.sinks.sql import open_sql
 
 
 def asked(gateway: Gateway) -> list[str]:
-    """The routes of the ingress that are POSTed to without being administration."""
+    """The routes of the ingress that are POSTed to, but for administration and what asks no model."""
     assert isinstance(gateway.application, Ingress)
     return [
         endpoint.route
         for endpoint in gateway.application.endpoints
-        if "POST" in endpoint.methods and endpoint.access != "admin"
+        if "POST" in endpoint.methods and endpoint.access != "admin" and endpoint.route not in ASKS_NO_MODEL
     ]
 
 
@@ -52,7 +52,7 @@ def variants(route: str) -> list[Example]:
     example = EXAMPLES[route]
     if route not in STREAMING:
         return [example]
-    return [example, example._replace(body=example.body | {"stream": True})]
+    return [example, example._replace(body=example.body | {"stream": not STREAMING[route]})]
 
 
 async def journal(log: Any) -> list[Any]:

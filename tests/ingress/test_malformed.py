@@ -95,7 +95,7 @@ async def test_who_asks_at_a_wrong_url_is_told_the_base_url_of_each_client(gatew
 
     assert response.status == 404
     assert "OpenAI's clients is this gateway's address with /v1 at its end" in message
-    assert "Anthropic's and Google's clients is the address alone" in message
+    assert "Anthropic's, Google's and Ollama's clients is the address alone" in message
 
 
 async def test_a_wrong_method_is_told_the_right_ones(gateway: Gateway):

@@ -6,9 +6,10 @@ import orjson
 
 from tests.wire import fixtures_responses
 from tests.wire.fixtures_gemini import GEMINI_ONLY_STREAMS, GEMINI_STREAMS, GEMINI_UNARY
+from tests.wire.fixtures_ollama import OLLAMA_ONLY_STREAMS, OLLAMA_STREAMS, OLLAMA_UNARY
 from tollgate.errors import ProviderError
 from tollgate.events import Dialect
-from tollgate.wire import Exchange, Extras
+from tollgate.wire import Exchange, Extras, neutral, ollama
 from tollgate.wire.exchange import exchange_for
 from tollgate.wire.sse import Event, Splitter
 
@@ -34,7 +35,7 @@ ADDED = {
     },
 }
 
-DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic", "responses", "gemini")
+DIALECTS: tuple[Dialect, ...] = ("openai", "anthropic", "responses", "gemini", "ollama")
 
 
 # OpenAI -------------------------------------------------------------------------------------------------------------
@@ -373,18 +374,21 @@ STREAMS: dict[Dialect, dict[str, bytes]] = {
     "anthropic": ANTHROPIC_STREAMS | ANTHROPIC_ONLY_STREAMS,
     "responses": fixtures_responses.STREAMS | fixtures_responses.ONLY_STREAMS,
     "gemini": GEMINI_STREAMS | GEMINI_ONLY_STREAMS,
+    "ollama": OLLAMA_STREAMS | OLLAMA_ONLY_STREAMS,
 }
 TOLD_STREAMS: dict[Dialect, dict[str, bytes]] = {
     "openai": OPENAI_STREAMS,
     "anthropic": ANTHROPIC_STREAMS,
     "responses": fixtures_responses.STREAMS,
     "gemini": GEMINI_STREAMS,
+    "ollama": OLLAMA_STREAMS,
 }
 UNARY: dict[Dialect, dict[str, Any]] = {
     "openai": OPENAI_UNARY,
     "anthropic": ANTHROPIC_UNARY,
     "responses": fixtures_responses.UNARY,
     "gemini": GEMINI_UNARY,
+    "ollama": OLLAMA_UNARY,
 }
 REQUESTS: dict[Dialect, dict[str, Any]] = {
     "openai": {"model": "mock", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}]},
@@ -394,6 +398,12 @@ REQUESTS: dict[Dialect, dict[str, Any]] = {
         "model": "mock",
         "contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
         "generationConfig": {"maxOutputTokens": 64},
+    },
+    "ollama": {
+        "model": "mock",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": False,
+        "options": {"num_predict": 64},
     },
 }
 
@@ -428,10 +438,15 @@ def unary(client: Dialect, provider: Dialect, answer: Any, **fields: Any) -> tup
 
 
 def events(out: bytes) -> list[Event]:
-    splitter = Splitter()
+    splitter = _splitter(out)
     found = splitter.feed(out)
     assert splitter.close() is None
     return found
+
+
+def _splitter(out: bytes) -> neutral.Splitter:
+    """Of lines, where there are no server-sent events."""
+    return ollama.splitter() if out.lstrip().startswith(b"{") else Splitter()
 
 
 def payloads(out: bytes) -> list[Any]:
@@ -440,16 +455,20 @@ def payloads(out: bytes) -> list[Any]:
 
 
 def came(whole: bytes) -> list[Any]:
-    """What a provider has said in a stream, of which the last blank line may be missing, or which may be an array."""
+    """What a provider has said in a stream, of which the last line end may be missing, or which may be an array."""
     found = orjson.loads(whole) if whole.lstrip().startswith(b"[") else payloads(whole.rstrip(b"\r\n") + b"\n\n")
     assert isinstance(found, list)
     return found
 
 
 def by_event(whole: bytes) -> list[bytes]:
-    splitter = Splitter()
-    pieces = [event.raw for event in splitter.feed(whole)]
+    pieces = [event.raw for event in _splitter(whole).feed(whole)]
     return [*pieces, whole[sum(map(len, pieces)) :]]
+
+
+def framed(provider: Dialect, payload: Any) -> bytes:
+    """An event of a provider's stream."""
+    return orjson.dumps(payload) + b"\n" if provider == "ollama" else data(payload)
 
 
 def by_byte(whole: bytes) -> list[bytes]:

@@ -127,11 +127,26 @@ def gemini_said(payloads: list[Any]) -> Said:
     )
 
 
+def ollama_said(payloads: list[Any]) -> Said:
+    """Of an answer, or of all lines of one, of a chat or a completion."""
+    said = [payload.get("message") or {**payload, "content": payload.get("response")} for payload in payloads]
+    return Said(
+        "".join(one.get("content") or "" for one in said),
+        "".join(one.get("thinking") or "" for one in said),
+        tuple(
+            (call["function"]["name"], call["function"]["arguments"])
+            for one in said
+            for call in one.get("tool_calls") or []
+        ),
+    )
+
+
 SAID = {
     "openai": openai_said,
     "anthropic": anthropic_said,
     "responses": responses_said,
     "gemini": gemini_said,
+    "ollama": ollama_said,
 }
 
 

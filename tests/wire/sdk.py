@@ -4,6 +4,7 @@ from typing import Any
 
 from anthropic.types import Message, RawMessageStreamEvent
 from google.genai.types import Content, GenerateContentResponse, GenerationConfig, ServiceTier, Tool, ToolConfig
+from ollama import ChatResponse, GenerateResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter, ValidationError
@@ -40,6 +41,8 @@ def validate(client: Dialect, payload: Any, *, is_stream: bool) -> None:
                     field: value for field, value in known["usageMetadata"].items() if field != "serviceTier"
                 }
             GenerateContentResponse.model_validate(known)
+        case "ollama":
+            (GenerateResponse if "response" in payload else ChatResponse).model_validate(payload)
 
 
 def is_valid(client: Dialect, payloads: list[Any], *, is_stream: bool) -> bool:

@@ -39,6 +39,7 @@ from tests.wire.fixtures import (
     events,
     every_stream,
     failure,
+    framed,
     message_delta,
     payloads,
     start,
@@ -49,6 +50,10 @@ from tests.wire.fixtures import (
 from tests.wire.fixtures_gemini import HELLO as GEMINI_HELLO
 from tests.wire.fixtures_gemini import STOP as GEMINI_STOP
 from tests.wire.fixtures_gemini import WORLD as GEMINI_WORLD
+from tests.wire.fixtures_ollama import HELLO as OLLAMA_HELLO
+from tests.wire.fixtures_ollama import STOP as OLLAMA_STOP
+from tests.wire.fixtures_ollama import WORLD as OLLAMA_WORLD
+from tests.wire.fixtures_ollama import line as ollama_line
 from tests.wire.said import SAID
 from tests.wire.sdk import validate
 from tollgate.errors import ERROR_CLASSES, ProviderError, Refusal
@@ -69,8 +74,9 @@ COST = 0.000012345678901234
 
 
 def holder(payload):
-    """Where an event has its extras and its usage."""
-    return payload.get("response", payload)
+    """Where an event has its extras and its usage: in Responses it is the response that ends."""
+    response = payload.get("response")
+    return response if isinstance(response, dict) else payload
 
 
 # Streams, in general ------------------------------------------------------------------------------------------------
@@ -116,7 +122,7 @@ def test_what_a_client_gets_satisfies_its_own_sdk(client, provider, name, asked)
             assert events(out)[-1].data == b'{"type":"message_stop"}'
         case "responses":
             assert events(out)[-1].name in (b"response.completed", b"response.incomplete")
-        case "gemini":
+        case "gemini" | "ollama":
             assert "tollgate" in payloads(out)[-1]
 
 
@@ -145,6 +151,7 @@ def test_content_leaves_at_once_and_neither_beginning_nor_end_before_its_time(cl
         ),
         "responses": RESPONSE_PIECES,
         "gemini": (data({"usageMetadata": {"promptTokenCount": 9}}), GEMINI_HELLO, GEMINI_WORLD, b"", [GEMINI_STOP]),
+        "ollama": (ollama_line({"content": ""}), OLLAMA_HELLO, OLLAMA_WORLD, b"", [OLLAMA_STOP]),
     }[provider]
     exchange = start(client, provider, stream=True)
 
@@ -217,6 +224,7 @@ def test_text_in_the_last_event_counts_though_its_blank_line_never_came():
         ("anthropic", event({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})),
         ("anthropic", b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'),
         ("gemini", data({"error": {"code": 503, "message": "Overloaded", "status": "UNAVAILABLE"}})),
+        ("ollama", b'{"error": "the server is overloaded", "status_code": 503}\n'),
         ("gemini", b'{\n  "error": {"code": 503, "message": "Overloaded", "status": "UNAVAILABLE"}\n}\n'),
     ],
 )
@@ -225,6 +233,7 @@ def test_an_error_inside_a_stream_is_classified_like_one_outside(client, provide
         "openai": ROLE + HELLO,
         "anthropic": MESSAGE_START + TEXT_START + text_delta("Hello"),
         "gemini": GEMINI_HELLO,
+        "ollama": OLLAMA_HELLO,
     }[provider]
 
     before, early = failure(client, provider, [broken])
@@ -260,6 +269,7 @@ def test_what_is_held_back_is_bounded(provider, monkeypatch):
         "anthropic": PING,
         "responses": RESPONSE_EVENTS[0],
         "gemini": data({"usageMetadata": {"promptTokenCount": 9}}),
+        "ollama": ollama_line({"content": ""}),
     }[provider]
 
     _, error = failure(provider, provider, [padding] * 1000)
@@ -345,7 +355,7 @@ def test_an_answer_with_wrong_types_raises_a_provider_error_or_nothing(draws, cl
 
     for run in (
         lambda: unary(client, provider, body),
-        lambda: stream(client, provider, [data(payload) for payload in sent]),
+        lambda: stream(client, provider, [framed(provider, payload) for payload in sent]),
     ):
         try:
             run()
@@ -596,7 +606,7 @@ def test_a_unary_answer_satisfies_the_sdk_and_carries_the_extras(client, provide
 
     validate(client, answer, is_stream=False)
     assert {field: answer[field] for field in ADDED} == ADDED
-    assert client == "gemini" or answer["usage"]["cost"] == COST
+    assert client in ("gemini", "ollama") or answer["usage"]["cost"] == COST
     served = UNARY[provider].get("model") or UNARY[provider]["modelVersion"]
     assert (answer.get("model") or answer["modelVersion"]) == served == exchange.meter.served_model
     assert exchange.meter.output_bytes == len("Hello wörld 🌍".encode())
@@ -616,6 +626,7 @@ def test_streamed_and_unary_forms_of_an_answer_are_metered_alike(provider):
         + MESSAGE_STOP,
         "responses": STREAMS["responses"]["plain"],
         "gemini": GEMINI_HELLO + GEMINI_WORLD + GEMINI_STOP,
+        "ollama": STREAMS["ollama"]["plain"],
     }[provider]
     _, other = stream(provider, provider, [whole])
 
@@ -653,7 +664,7 @@ def test_unknown_fields_of_request_and_answer_survive_the_same_dialect(provider,
     assert {field: sent[field] for field in unknown} == unknown
 
     answer, _ = unary(provider, provider, UNARY[provider] | unknown)
-    cost = {"usage": UNARY[provider]["usage"] | {"cost": COST}} if provider != "gemini" else {}
+    cost = {"usage": UNARY[provider]["usage"] | {"cost": COST}} if "usage" in UNARY[provider] else {}
     assert answer == UNARY[provider] | unknown | ADDED | cost
 
 

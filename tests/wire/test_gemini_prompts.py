@@ -110,7 +110,7 @@ DECLARATION = {"name": "weather", "description": "Of a city.", "parametersJsonSc
     ],
 )
 def test_the_path_says_which_model_is_asked_and_how(model, stream, path):
-    assert gemini.call_path(model, stream=stream, quirks=Quirks()) == path
+    assert gemini.call_path(model, sent={}, stream=stream, quirks=Quirks()) == path
 
 
 def test_what_the_path_says_is_not_in_the_body():

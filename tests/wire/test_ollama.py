@@ -1,4 +1,4 @@
-"""Ollama's own API: requests as its own SDK's types want them, and answers of one line or of many."""
+"""Ollama's own API on both sides: requests as its own SDK's types want them, answers of one line or of many."""
 
 import contextlib
 
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ollama._types import ChatRequest
 
-from tests.wire.fixtures import DIALECTS, REQUEST_ID, by_byte, payloads, stream, unary
+from tests.wire.fixtures import ADDED, DIALECTS, EXTRAS, REQUEST_ID, STREAMS, by_byte, payloads, stream, unary
 from tests.wire.said import SAID
-from tollgate.errors import ProviderError
+from tollgate.errors import ProviderError, Refusal
 from tollgate.events import Usage
 from tollgate.wire import ollama
 from tollgate.wire.exchange import cannot_carry, exchange_for
@@ -156,3 +156,213 @@ def test_a_model_that_is_not_there_is_not_found():
 def test_whatever_comes_it_is_an_answer_or_the_providers_failure(noise, at):
     with contextlib.suppress(ProviderError):
         stream("openai", "ollama", [STREAM[:at] + noise + STREAM[at:]])
+
+
+# Clients ------------------------------------------------------------------------------------------------------------
+
+
+def carried(body, target="openai", **quirks):
+    """What a provider is sent of a client's request, and what it is not told."""
+    exchange = exchange_for(
+        "ollama", target, body, request_id=REQUEST_ID, model="m", max_output_tokens=None, headers={}, **quirks
+    )
+    return orjson.loads(exchange.request.body), exchange.dropped
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUg=="
+CALLS = {"role": "assistant", "content": "", "thinking": "hm", "tool_calls": [CALL, {**CALL, "id": "c9"}]}
+
+
+def test_a_clients_conversation_with_everything_in_it():
+    body = ask(
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What?", "images": [PNG]},
+        CALLS,
+        {"role": "tool", "content": "a door", "tool_call_id": "c9"},
+        {"role": "tool", "content": "a wall", "tool_name": "look"},
+        stream=False,
+        tools=[TOOL],
+        think="low",
+        format={"type": "object"},
+        logprobs=True,
+        top_logprobs=2,
+        keep_alive="5m",
+        options={"num_predict": 5, "temperature": 0.5, "seed": 7, "stop": ["x"], "num_ctx": 4096, "top_p": 0.9},
+    )
+
+    written, dropped = carried(body)
+
+    assert written["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What?"},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": id, "type": "function", "function": {"name": "look", "arguments": '{"at":1}'}}
+                for id in ("call_1", "c9")
+            ],
+        },
+        {"role": "tool", "tool_call_id": "c9", "content": "a door"},
+        {"role": "tool", "tool_call_id": "call_1", "content": "a wall"},
+    ]
+    assert (written["max_tokens"], written["temperature"], written["seed"]) == (5, 0.5, 7)
+    assert (written["stop"], written["logprobs"], written["top_logprobs"]) == (["x"], True, 2)
+    assert written["reasoning_effort"] == "low"
+    assert written["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert written["tools"] == [TOOL]
+    assert set(dropped) == {"keep_alive", "options.num_ctx", "messages[].thinking"}
+
+
+def test_results_that_name_no_tool_belong_to_the_calls_in_their_order():
+    other = {"function": {"name": "hear", "arguments": {}}}
+    said = [{"role": "assistant", "content": "", "tool_calls": [CALL, other]}]
+    results = [{"role": "tool", "content": word} for word in ("first", "second", "of no call")]
+
+    written, _ = carried(ask(USER, *said, *results))
+
+    assert [message.get("tool_call_id") for message in written["messages"][2:]] == ["call_1", "call_2", "call_3"]
+
+
+def test_a_prompt_is_a_conversation_of_one_turn_unless_the_provider_speaks_the_same():
+    body = {"model": "m", "prompt": "Why?", "system": "Be brief.", "images": [], "suffix": "", "raw": False}
+    body |= {"template": "", "context": [], "format": "", "options": {}, "keep_alive": None, "stream": False}
+
+    written, dropped = carried(body)
+    same = exchange_for("ollama", "ollama", body, request_id=REQUEST_ID, model="x", max_output_tokens=7, headers={})
+
+    assert written["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    assert dropped == ()
+    assert same.request.path == "/api/generate"
+    assert orjson.loads(same.request.body) == body | {"model": "x", "options": {"num_predict": 7}}
+
+
+@pytest.mark.parametrize(
+    "more", [{"suffix": "}"}, {"raw": True}, {"template": "{{ .Prompt }}"}, {"context": [1, 2]}, {"width": 64}]
+)
+def test_what_only_ollama_can_make_of_a_prompt_is_refused_elsewhere_by_its_name(more):
+    refused = cannot_carry("ollama", "openai", {"model": "m", "prompt": "Why?", **more})
+    assert refused is not None and refused.param == next(iter(more))
+
+
+@pytest.mark.parametrize(
+    ("think", "effort"), [(True, None), (False, "none"), ("high", "high"), ("false", "none"), (None, None)]
+)
+def test_thinking_is_yes_no_or_how_much(think, effort):
+    written, _ = carried(ask(USER, think=think))
+    assert written.get("reasoning_effort") == effort
+
+
+def test_a_client_of_a_prompt_gets_a_response_and_one_of_a_chat_a_message():
+    chunks = STREAMS["openai"]["thoughts"]
+
+    def told(body):
+        exchange = exchange_for(
+            "ollama", "openai", body, request_id=REQUEST_ID, model="m", max_output_tokens=None, headers={}
+        )
+        out = exchange.feed(chunks)
+        exchange.finish()
+        assert exchange.content_type == "application/x-ndjson"
+        return payloads(out + exchange.final(EXTRAS))
+
+    *pieces, end = told({"model": "m", "prompt": "Why?", "stream": True})
+    assert [(piece.get("thinking"), piece["response"]) for piece in pieces] == [("Hm", ""), (".", ""), (None, "Hello")]
+    assert (end["response"], end["done"], end["done_reason"]) == ("", True, "stop")
+    assert SAID["ollama"]([*pieces, end]) == SAID["ollama"](told(ask(USER, stream=True))) == ("Hello", "Hm.", ())
+
+
+def test_the_last_line_counts_and_carries_the_extras_and_no_time_that_nobody_took():
+    out, _ = stream("ollama", "anthropic", [STREAMS["anthropic"]["plain"]])
+
+    *lines, end = payloads(out)
+    assert all(not line["done"] for line in lines)
+    assert (end["prompt_eval_count"], end["eval_count"], end["done_reason"]) == (122, 12, "stop")
+    assert {field: end[field] for field in ADDED} == ADDED
+    assert not any("duration" in field for field in end)
+    assert b'"cost":0.000012345678901234' in out, "every decimal is kept"
+
+
+def test_a_seal_that_the_dialect_has_no_place_for_is_named():
+    out, _ = stream("ollama", "anthropic", [STREAMS["anthropic"]["thinking"]])
+
+    assert payloads(out)[-1]["tollgate"]["dropped"] == ["signature"]
+
+
+def test_an_error_is_a_text_that_the_sdk_raises_whenever_it_comes():
+    refusal = Refusal(429, "QUOTA_EXCEEDED", "The budget is spent.", type="insufficient_quota")
+
+    body, line = ollama.error_body(refusal, REQUEST_ID), ollama.error_event(refusal, REQUEST_ID)
+
+    assert orjson.loads(body) == {
+        "error": "The budget is spent.",
+        "type": "insufficient_quota",
+        "code": "QUOTA_EXCEEDED",
+        "request_id": REQUEST_ID,
+    }
+    assert line == body + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"model": "m", "messages": None}, "messages"),
+        ({"model": "m", "messages": []}, "messages"),
+        ({"model": "m", "messages": ["x"]}, "messages[0]"),
+        ({"model": "m"}, "prompt"),
+        ({"model": "m", "prompt": ""}, "prompt"),
+        ({"model": "m", "prompt": 3}, "prompt"),
+        (ask(USER, stream="yes"), "stream"),
+        (ask(USER, options=[]), "options"),
+        (ask(USER, options={"num_predict": "many"}), "options.num_predict"),
+        ({"prompt": "Why?"}, "model"),
+    ],
+)
+def test_what_is_wrong_in_itself_is_refused_by_name(body, param):
+    with pytest.raises(Refusal) as refused:
+        ollama.ask(body)
+    assert (refused.value.status, refused.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (ask(USER, think="hard"), "think"),
+        (ask(USER, format="xml"), "format"),
+        (ask({"role": "user", "content": ["x"]}), "messages[0].content"),
+        (ask({"role": "owner", "content": "x"}), "messages[0].role"),
+        (ask({"role": "user", "content": "x", "images": [1]}), "messages[0].images[0]"),
+        (ask({"role": "assistant", "tool_calls": [{}]}), "messages[0].tool_calls[0].function.name"),
+        (ask(USER, tools=[{"type": "web"}]), "tools[0].type"),
+        (ask(USER, options={"stop": [1]}), "options.stop[0]"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_name_where_it_has_to_be_read(body, param):
+    refused = cannot_carry("ollama", "openai", body)
+    assert refused is not None and (refused.status, refused.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("more", "cap", "unbounded"),
+    [
+        ({}, None, None),
+        ({"options": {"num_predict": 9, "num_ctx": 1, "mirostat": 2}, "keep_alive": -1, "think": True}, 9, None),
+        ({"options": {"num_predict": -1}}, None, None),
+        ({"something": "new"}, None, "something"),
+        ({"messages": [{**USER, "images": [PNG]}]}, None, "messages[0].images"),
+    ],
+)
+def test_what_admission_is_told(more, cap, unbounded):
+    told = ollama.ask(ask(USER) | more)
+    assert (told.max_output_tokens, told.unbounded) == (cap, unbounded)
+    assert told.input_bound_tokens >= len(orjson.dumps(ask(USER) | more))
+
+
+def test_images_of_a_prompt_cannot_be_bounded():
+    assert ollama.ask({"model": "m", "prompt": "Why?", "images": [PNG]}).unbounded == "images"
+    assert ollama.ask({"model": "m", "prompt": "Why?", "images": []}).unbounded is None

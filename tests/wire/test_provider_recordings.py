@@ -1,4 +1,5 @@
-"""Recorded answers of providers whose protocol no client speaks, told in every dialect and judged as the others are.
+"""Recorded answers of providers whose protocol no client speaks, or whose streams are no server-sent events: told in
+every dialect, and judged as the others are.
 
 What the answer said is read here by hand from the provider's own payloads. Prints a table: file, and passed of tried.
 """
@@ -108,19 +109,6 @@ def _flat(block: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def ollama_said(came: list[Any]) -> Said:
-    messages = [line["message"] for line in came]
-    return Said(
-        "".join(message.get("content") or "" for message in messages),
-        "".join(message.get("thinking") or "" for message in messages),
-        tuple(
-            (call["function"]["name"], _object(call["function"]["arguments"]))
-            for message in messages
-            for call in message.get("tool_calls") or ()
-        ),
-    )
-
-
 def _object(arguments: Any) -> Any:
     return orjson.loads(arguments or "{}") if isinstance(arguments, str) else arguments
 
@@ -129,7 +117,8 @@ FILES: dict[str, tuple[Dialect, Any]] = {
     "bedrock.converse": ("bedrock", bedrock_said),
     "bedrock.converse_stream": ("bedrock", bedrock_said),
     "mistral.chat": ("mistral", SAID["openai"]),
-    "ollama.chat": ("ollama", ollama_said),
+    "ollama.chat": ("ollama", SAID["ollama"]),
+    "ollama.generate": ("ollama", SAID["ollama"]),
 }
 
 

@@ -30,6 +30,8 @@ EndpointName = Literal[
     "messages",
     "responses",
     "generate_content",
+    "ollama_chat",
+    "ollama_generate",
     "completions",
     "embeddings",
     "images",
@@ -112,6 +114,8 @@ _ALL = (
     Endpoint("messages", "/v1/messages", "anthropic"),
     Endpoint("responses", "/v1/responses", "responses"),
     Endpoint("generate_content", "/v1beta/models/{model}:generateContent", "gemini"),
+    Endpoint("ollama_chat", "/api/chat", "ollama"),
+    Endpoint("ollama_generate", "/api/generate", "ollama"),
     Endpoint("completions", "/v1/completions", "openai", Completions),
     Endpoint("embeddings", "/v1/embeddings", "openai", Embeddings),
     Endpoint("images", "/v1/images/generations", "openai", Images),
@@ -143,4 +147,5 @@ SERVED: Mapping[Dialect, frozenset[EndpointName]] = {
     "anthropic": frozenset({"messages", "count_tokens"}),
     "responses": frozenset({"responses"}),
     "gemini": frozenset({"generate_content", "count_content_tokens"}),
+    "ollama": frozenset({"ollama_chat", "ollama_generate"}),
 }

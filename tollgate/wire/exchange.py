@@ -45,19 +45,20 @@ _BOTH: Mapping[Dialect, Codec] = {
     "anthropic": anthropic,
     "responses": responses,
     "gemini": gemini,
+    "ollama": ollama,
 }
 _CLIENTS: Mapping[Dialect, ClientCodec] = {**_BOTH}
 _PROVIDERS: Mapping[Dialect, ProviderCodec] = {
     **_BOTH,
     "bedrock": bedrock,
     "mistral": mistral,
-    "ollama": ollama,
 }
 _NAMES: Mapping[Dialect, str] = {
     "openai": "OpenAI",
     "anthropic": "Anthropic",
     "responses": "OpenAI Responses",
     "gemini": "Gemini",
+    "ollama": "Ollama",
 }
 _NO_QUIRKS = Quirks()
 
@@ -102,7 +103,7 @@ def _request(
     stream = bool(body.get("stream"))
     return UpstreamRequest(
         method="POST",
-        path=provider.call_path(model, stream=stream, quirks=quirks),
+        path=provider.call_path(model, sent=sent, stream=stream, quirks=quirks),
         headers={
             "content-type": "application/json",
             "accept": provider.stream_type if stream else "application/json",
@@ -177,7 +178,7 @@ class _Attempt:
     ) -> None:
         self.request = request
         self.meter = Meter()
-        self.content_type = "text/event-stream; charset=utf-8" if request.stream else "application/json"
+        self.content_type = _content_type(failing.stream_type) if request.stream else "application/json"
         self.dropped = dropped
         self._failing = failing
         self._listening = listening
@@ -347,6 +348,10 @@ class _Translation(_Attempt):
         """Not every provider has a word for an answer that ends in calls."""
         finish = self._provider.finish_words.get(word or "", "stop")
         return "tool_calls" if called and finish == "stop" else finish
+
+
+def _content_type(media_type: str) -> str:
+    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
 
 
 def _json_or_nothing(data: bytes) -> Body | None:

@@ -104,7 +104,7 @@ def scope(quirks: Quirks) -> Scope:
     return _SCOPE
 
 
-def call_path(model: str, *, stream: bool, quirks: Quirks) -> str:
+def call_path(model: str, *, sent: Body, stream: bool, quirks: Quirks) -> str:
     return quirks.call_path("/chat/completions", model)
 
 

@@ -98,6 +98,7 @@ class Writer(PartWriter, Protocol):
 class ClientCodec(ClientWire, Protocol):
     """A protocol as the dialect of clients."""
 
+    stream_type: str  # the media type of its streams
     # What a refusal or a loss is called here, where that differs from the name in `Prompt` or in a part: `stop`,
     # `max_output_tokens`, …, and of parts `cache`, `detail`, `cite`, `context`, `name`, `is_error`, `signature`
     prompt_fields: Mapping[str, str]
@@ -128,8 +129,8 @@ class ProviderCodec(ProviderWire, Protocol):
     finish_words: Mapping[str, Finish]  # the provider's word → the middle's; unknown ones count as `stop`
     stream_type: str  # the media type of its streams
 
-    def call_path(self, model: str, *, stream: bool, quirks: Quirks) -> str:
-        """Where a call goes, after the base URL."""
+    def call_path(self, model: str, *, sent: Body, stream: bool, quirks: Quirks) -> str:
+        """Where a call with the body `sent` goes, after the base URL."""
         ...
 
     def request_headers(self, client_headers: Mapping[str, str]) -> dict[str, str]:
@@ -183,6 +184,8 @@ class Listening(Protocol):
 
 class Failing(Protocol):
     """What it takes to tell a client that a stream broke: a part of `ClientCodec`."""
+
+    stream_type: str
 
     def error_event(self, refusal: Refusal, request_id: str, number: int | None = None) -> bytes: ...
 

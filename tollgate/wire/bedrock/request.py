@@ -67,7 +67,7 @@ def scope(quirks: Quirks) -> Scope:
     return _SCOPE
 
 
-def call_path(model: str, *, stream: bool, quirks: Quirks) -> str:
+def call_path(model: str, *, sent: Body, stream: bool, quirks: Quirks) -> str:
     """Names of models may be ARNs, with slashes and colons."""
     return f"/model/{quote(model, safe='')}/{'converse-stream' if stream else 'converse'}"
 

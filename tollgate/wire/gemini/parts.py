@@ -4,11 +4,11 @@ Calls and results are matched by name and order: the protocol has ids, but most 
 """
 
 import mimetypes
-from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from tollgate.wire import Body, fields, neutral
+from tollgate.wire.calls import Calls
 from tollgate.wire.content import (
     Audio,
     Document,
@@ -26,32 +26,6 @@ from tollgate.wire.scope import Losses, NotCarried
 # What the provider's own tools left in the conversation: their findings are in the text that follows.
 _OWN_TOOLS = frozenset({"codeExecutionResult", "executableCode", "toolCall", "toolResponse"})
 _BESIDE = frozenset({"thought", "thoughtSignature"})
-
-
-class Calls:
-    """The calls of a conversation so far, to find which one a result belongs to."""
-
-    def __init__(self) -> None:
-        self._made = 0
-        self._open: set[str] = set()  # ids
-        self._by_name: defaultdict[str, deque[str]] = defaultdict(deque)
-
-    def call(self, name: str, id: str | None) -> str:
-        self._made += 1
-        id = id or f"call_{self._made}"
-        self._open.add(id)
-        self._by_name[name].append(id)
-        return id
-
-    def result(self, name: str, id: str | None) -> str:
-        """The id of the call with this id, or else of the first by this name that has no result yet."""
-        waiting = self._by_name[name]
-        while id is None and waiting:
-            found = waiting.popleft()
-            id = found if found in self._open else None
-        id = id or self.call(name, None)
-        self._open.discard(id)
-        return id
 
 
 def read_part(part: Body, where: str, calls: Calls, losses: Losses) -> list[Part]:

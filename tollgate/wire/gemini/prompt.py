@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tollgate.wire import Body, fields
+from tollgate.wire.calls import Calls
 from tollgate.wire.content import (
     Format,
     Part,
@@ -19,7 +20,7 @@ from tollgate.wire.content import (
     Turn,
 )
 from tollgate.wire.gemini.ask import PATH_FIELDS, choices, contents, declarations, parts, tools
-from tollgate.wire.gemini.parts import Calls, read_part
+from tollgate.wire.gemini.parts import read_part
 from tollgate.wire.gemini.schema import json_schema
 from tollgate.wire.gemini.words import CHOICE_MODES, HOME, LEVELS, TIERS, camel, camel_name
 from tollgate.wire.scope import Losses, NotCarried

@@ -94,7 +94,7 @@ def scope(quirks: Quirks) -> Scope:
     return _SCOPE
 
 
-def call_path(model: str, *, stream: bool, quirks: Quirks) -> str:
+def call_path(model: str, *, sent: Body, stream: bool, quirks: Quirks) -> str:
     method = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
     return quirks.call_path(resource(model), model) + method
 

@@ -77,7 +77,7 @@ def scope(quirks: Quirks) -> Scope:
     return msgspec.structs.replace(_SCOPE, fields=(_SCOPE.fields | quirks.takes) - quirks.lacks)
 
 
-def call_path(model: str, *, stream: bool, quirks: Quirks) -> str:
+def call_path(model: str, *, sent: Body, stream: bool, quirks: Quirks) -> str:
     return "/responses"
 
 

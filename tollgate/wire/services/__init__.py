@@ -46,6 +46,7 @@ class JsonService:
     the extras."""
 
     path: ClassVar[str]
+    stream_type = "text/event-stream"
     ends: ClassVar[frozenset[str]] = frozenset()  # types of the events that end its streams, and hold the usage
 
     def __init__(self, body: Body, quirks: Quirks) -> None:
