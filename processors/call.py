@@ -30,7 +30,6 @@ from tollgate.tokenizer.counter import CountTokens
 from tollgate.wire import Ask, Body, Exchange, Extras, Meter, Quirks
 from tollgate.wire.endpoints import COUNTER, ENDPOINTS
 from tollgate.wire.exchange import PROTOCOLS, WIRES, refusal_of
-from tollgate.wire.services.count_tokens import counted
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody is there to read it
 
@@ -229,7 +228,8 @@ class Call:
         self._called = False
         self._started, self._started_ms = time.perf_counter(), self._now_ms()
         provider = self._provider(candidate)
-        exchange = ENDPOINTS[self._request.endpoint].exchange(
+        endpoint = ENDPOINTS[self._request.endpoint]
+        exchange = endpoint.exchange(
             candidate.protocol,
             self._job.body,
             request_id=self._request.request_id,
@@ -240,7 +240,7 @@ class Call:
         )
         self._exchange = exchange
         if candidate.provider == COUNTER:
-            exchange.answer(counted(await self._input_tokens()))
+            exchange.answer(endpoint.counted(await self._input_tokens()))
             exchange.meter.usage, exchange.meter.estimate = None, Usage()
             return
         transport = self._transport(candidate)
@@ -310,12 +310,7 @@ class Call:
         self._upstream_s += time.perf_counter() - self._started
         meter = exchange.meter if exchange is not None else Meter()
         outcome = self._outcome(error, cancelled=cancelled)
-        usage: Usage | None = None
-        source: UsageSource = "missing"
-        if outcome == "ok" and meter.usage is not None and self._is_charged_by(candidate, meter, meter.usage):
-            usage, source = meter.usage, "provider"
-        elif outcome != "error" and self._called:
-            usage, source = await self._estimated(meter), "estimated"
+        usage, source = await self._usage(candidate, meter, outcome)
         self._attempts.append(
             Attempt(
                 attempt=self._number,
@@ -346,6 +341,17 @@ class Call:
         if error is None:
             return "ok"
         return "cut" if self._content_started or error.error_class in ("cut", "timeout") else "error"
+
+    async def _usage(self, candidate: Candidate, meter: Meter, outcome: Outcome) -> tuple[Usage | None, UsageSource]:
+        """What the provider has said that it used, also of an answer that it then refused, or that could not be read;
+        else an estimate. One that said no, and nothing of usage, has used nothing.
+        """
+        over = outcome in ("ok", "error") or (meter.complete and meter.finish_reason is not None)
+        if over and meter.usage is not None and self._is_charged_by(candidate, meter, meter.usage):
+            return meter.usage, "provider"
+        if outcome != "error" and self._called:
+            return await self._estimated(meter), "estimated"
+        return None, "missing"
 
     async def _estimated(self, meter: Meter) -> Usage:
         """What was received of an answer whose usage nobody stated: the provider's input count where it came first."""

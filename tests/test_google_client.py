@@ -17,6 +17,7 @@ from tollgate.ingress.server import server_config
 from tollgate.secret import first_run_secrets
 from tollgate.sinks.reconcile import reconcile
 from tollgate.sinks.sql import open_sql
+from tollgate.tokenizer import count
 
 # The SDK's own use of aiohttp
 pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
@@ -66,6 +67,8 @@ async def test_an_answer_a_stream_and_an_error_of_each_protocol_are_in_the_books
 
     counted = await models.count_tokens(model="sandbox", contents="one two three")
     assert counted.total_tokens == 6
+    elsewhere = await models.count_tokens(model="sandbox/sandbox", contents="one two three")
+    assert elsewhere.total_tokens == 3 + 4 + count(["one two three"]), "counted here, where no provider can"
 
     books = await open_sql(tmp_path, gateway.log)
     rows = books.execute(
@@ -73,7 +76,7 @@ async def test_an_answer_a_stream_and_an_error_of_each_protocol_are_in_the_books
         "where status = 'completed' and output_tokens > 0 group by all order by all"
     ).fetchall()
     assert rows == [(provider, "completed", 2, 4, 2) for provider in sorted(PROVIDERS)]
-    assert books.execute("select cost_usd from usage where endpoint like '%countTokens'").fetchall() == [(0,)]
+    assert books.execute("select cost_usd from usage where endpoint like '%countTokens'").fetchall() == [(0,), (0,)]
     failures = books.execute("select count(*) from usage where status = 'failed'").fetchall()
     assert failures == [(len(PROVIDERS),)]
     assert not (await reconcile(gateway.log, tmp_path)).differences

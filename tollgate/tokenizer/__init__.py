@@ -37,7 +37,7 @@ _PATTERN = "|".join(
 
 # What in a request is not read as text
 _NOT_TEXT = frozenset(
-    {"data", "file_data", "signature", "encrypted_content", "id", "type", "role", "model", "cache_control"}
+    {"data", "file_data", "images", "signature", "encrypted_content", "id", "type", "role", "model", "cache_control"}
 )
 _MAX_DEPTH = 64
 

@@ -19,6 +19,7 @@ from tollgate.wire.services import Service
 from tollgate.wire.services.completions import Completions
 from tollgate.wire.services.count_content_tokens import CountContentTokens
 from tollgate.wire.services.count_tokens import CountTokens
+from tollgate.wire.services.counts import Counts
 from tollgate.wire.services.embeddings import Embeddings
 from tollgate.wire.services.images import Images
 from tollgate.wire.services.moderations import Moderations
@@ -68,7 +69,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def answered_here(self) -> bool:
         """Can the gateway answer by itself, where no provider of the model serves it?"""
-        return self.name == "count_tokens"
+        return self.service is not None and issubclass(self.service, Counts)
+
+    def counted(self, input_tokens: int) -> bytes:
+        """The gateway's own answer, as a provider's would be."""
+        assert self.service is not None and issubclass(self.service, Counts)
+        return self.service.counted(input_tokens)
 
     def cannot_carry(self, protocol: Dialect, body: Body, *, model: str, quirks: Quirks) -> Refusal | None:
         """Why a request cannot go to a model behind `protocol`; None if it can."""

@@ -13,6 +13,8 @@ from tollgate.wire.openai.words import DONE, FORMATS
 
 
 def read_answer(answer: Body, meter: Meter, quirks: Quirks) -> None:
+    _meter_model(meter, answer)
+    meter_usage(meter, answer, answer.get("usage"), quirks)  # first: what failed may have cost all the same
     if answer.get("error"):  # sent with a 200 by some routers
         raise failures.inband_error(answer)
     choices = answer.get("choices")
@@ -23,8 +25,6 @@ def read_answer(answer: Body, meter: Meter, quirks: Quirks) -> None:
             raise unreadable("a choice is not an object")
         meter.output_bytes += neutral.text_bytes(choice.get("message"))
         _meter_finish(meter, choice.get("finish_reason"))
-    _meter_model(meter, answer)
-    meter_usage(meter, answer, answer.get("usage"), quirks)
 
 
 def answer_choices(answer: Body, meter: Meter) -> tuple[Choice, ...]:
@@ -270,14 +270,14 @@ class _Reader:
         if event.data == DONE:
             return Mark.END
         chunk = parse(event.data)
-        if chunk.get("error"):
-            raise failures.inband_error(chunk)
         meter = self._meter
         if meter.served_model is None:
             _meter_model(meter, chunk)
         usage = chunk.get("usage") or _groq_usage(chunk)
         if usage:
             meter_usage(meter, chunk, usage, self._quirks)
+        if chunk.get("error"):
+            raise failures.inband_error(chunk)
         _meter_sources(chunk, meter)
         choices = chunk.get("choices")
         if not choices:  # usage comes so; so does Azure's first chunk, with the verdict on the prompt
