@@ -12,6 +12,7 @@ MAX_REMEMBERED = 4096  # answers to "is it served?": a list of many patterns is 
 MAX_SUGGESTIONS = 3
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}")
+_STEPS = frozenset({"", ".", ".."})  # parts of a path that lead elsewhere
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -50,8 +51,8 @@ class Catalogue:
         raise Refusal(404, "model_not_found", f"The model {model[:256]!a} is not served here. {hint}", param="model")
 
     def _is_served(self, model: str) -> bool:
-        if _MODEL_NAME.fullmatch(model) is None:  # it becomes a header, a metric and a part of URLs
-            return False
+        if _MODEL_NAME.fullmatch(model) is None or not _STEPS.isdisjoint(model.split("/")):
+            return False  # it becomes a header, a metric and a part of URLs
         prefix, slash, bare = model.partition("/")
         if slash and prefix in self._providers and self._providers[prefix].serves(bare):
             return True

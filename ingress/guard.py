@@ -47,8 +47,15 @@ def check_head(scope: Scope, headers: Headers) -> None:
         raise _header_refusal(f"The headers have {size} bytes; at most {MAX_HEADER_BYTES} are taken.")
     if len(headers) < len(pairs):
         _check_single([name for name, _ in pairs])
-    if b"host" not in headers:
+    if b"host" not in headers and scope["http_version"] != "1.0":  # probes of balancers speak 1.0, without one
         raise Refusal(400, "invalid_header", "The header 'Host' is missing.", param="host")
+    if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        raise Refusal(
+            501,
+            "unsupported_transfer_encoding",
+            f"The body is transferred as {_shown(headers[b'transfer-encoding'])}; 'chunked' is all that is read.",
+            param="transfer-encoding",
+        )
     _check_path(scope)
 
 

@@ -1,8 +1,9 @@
 """How uvicorn serves the ingress: with a deadline for the head of a request, and a way to drop a connection.
 
 uvicorn has neither (0.54): a client that sends half a head and waits holds its connection for ever, and a connection
-whose client does not read is closed only once everything was sent, which is never. What is not HTTP at all gets an
-error in the shape that clients show.
+whose client does not read is closed only once everything was sent, which is never. Nor does it bound what is neither a
+whole head nor a body: a header without an end, the trailers of a chunked body. What is not HTTP at all gets an error in
+the shape that clients show.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from tollgate.wire.exchange import WIRES
 HEAD_DEADLINE_S = 30.0
 KEEP_ALIVE_S = 75.0
 BACKLOG = 2048
+MAX_FRAMING_BYTES = 128 << 10  # that come one after the other and are no body; a head that is refused for its size fits
 
 
 class Connection(HttpToolsProtocol):
@@ -26,6 +28,7 @@ class Connection(HttpToolsProtocol):
 
     _head_since: float | None = None
     _head_check: asyncio.TimerHandle | None = None
+    _framing_bytes = 0  # since the last piece of a body, or the last end of a head or of a message
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -39,22 +42,50 @@ class Connection(HttpToolsProtocol):
             self._head_check.cancel()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        self._framing_bytes += len(data)
+        super().data_received(data)
+        if self._framing_bytes > MAX_FRAMING_BYTES and not self.transport.is_closing():
+            if self._head_since is None:  # within a body, and perhaps within its answer
+                self.transport.close()
+                return
+            message = f"The headers have more than {MAX_FRAMING_BYTES} bytes, and no end."
+            self._refuse("431 Request Header Fields Too Large", Refusal(431, "headers_too_large", message))
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_since = self.loop.time()
         self.scope["extensions"] = self._extensions
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_since is not None:  # else it is a trailer, which must not pass for a header
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._head_since = None
+        self._framing_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._framing_bytes = 0
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what could not be parsed, and close."""
-        refusal = Refusal(400, "invalid_http", "This is not a well-formed HTTP/1.1 request.")
+        self._refuse("400 Bad Request", Refusal(400, "invalid_http", "This is not a well-formed HTTP/1.1 request."))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing is amiss: a client offers another protocol, and is answered in this one."""
+
+    def _refuse(self, status: str, refusal: Refusal) -> None:
         body = WIRES["openai"].error_body(refusal, "")
         self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%s" % (len(body), body)
+            b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
+            % (status.encode(), len(body), body)
         )
         self.transport.close()
 

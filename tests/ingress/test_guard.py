@@ -21,6 +21,7 @@ def scope(path: str = "/v1/models", headers: tuple[tuple[bytes, bytes], ...] = (
         "raw_path": path.encode(),
         "query_string": query,
         "headers": list(headers),
+        "http_version": "1.1",
     }
 
 
@@ -65,6 +66,16 @@ def test_a_path_that_is_not_in_its_normal_form_does_not_exist(path: str):
 def test_exactly_one_host_is_wanted():
     assert refused(scope(headers=())) == (400, "invalid_header")
     assert refused(scope(headers=((b"host", b"a"), (b"host", b"b")))) == (400, "invalid_header")
+
+
+def test_a_probe_in_http_1_0_needs_no_host():
+    made = scope("/healthz", headers=()) | {"http_version": "1.0"}
+    check_head(made, {})
+
+
+def test_a_body_in_a_transfer_coding_that_is_not_read_is_refused():
+    made = scope(headers=((b"host", b"h"), (b"transfer-encoding", b"gzip, chunked")))
+    assert refused(made) == (501, "unsupported_transfer_encoding")
 
 
 @pytest.mark.parametrize("name", [b"authorization", b"x-api-key", b"content-type", b"content-length"])

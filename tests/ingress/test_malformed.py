@@ -111,7 +111,8 @@ async def test_a_wrong_key_is_not_to_be_tried_again(gateway: Gateway):
 
 
 @pytest.mark.parametrize(
-    "model", ["", "x" * 300, "sandbox\r\nx: y", "sandbox é", "../sandbox", "Sandbox", "openai/sandbox"]
+    "model",
+    ["", "x" * 300, "sandbox\r\nx: y", "sandbox é", "../sandbox", "Sandbox", "openai/sandbox", "sandbox/sandbox-/../x"],
 )
 async def test_a_name_that_no_model_has_is_a_model_not_found(gateway: Gateway, model: str):
     response = await gateway.bearer("acme").request("POST", CHAT, BODIES[CHAT] | {"model": model})

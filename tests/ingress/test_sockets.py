@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import anthropic
@@ -217,6 +218,44 @@ async def exchange_one(port: int, data: bytes) -> bytes:
         body = await reader.readexactly(length)
     writer.close()
     return answered + body
+
+
+async def test_a_head_without_an_end_is_refused_before_it_fills_the_memory(gateway: Gateway, port: int):
+    answer = await exchange(port, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * (server_module.MAX_FRAMING_BYTES + 1))
+    assert answer.startswith(b"HTTP/1.1 431 ") and b"headers_too_large" in answer
+
+
+@pytest.mark.parametrize("endless", [b"0\r\nX: ", b"1;"])
+async def test_trailers_and_extensions_of_a_chunk_have_an_end_too(
+    gateway: Gateway, port: int, token: str, endless: bytes
+):
+    sent = head(token, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    gateway.worker.script = stay_silent
+    too_much = endless + b"x" * (4 * server_module.MAX_FRAMING_BYTES)  # what comes with the body does not count
+    with suppress(ConnectionResetError):  # it was closed while more was on its way
+        assert await exchange(port, sent + b"2\r\n{}\r\n" + too_much) == b""
+
+
+async def test_a_body_of_many_small_chunks_is_no_endless_head(gateway: Gateway, port: int, token: str):
+    sent = head(token, 0, "Connection: close").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    body = orjson.dumps(OPENAI_BODY | {"padding": "x" * 60_000})
+    chunks = b"".join(b"1;name=value\r\n%c\r\n" % byte for byte in body)
+    assert len(chunks) > 5 * server_module.MAX_FRAMING_BYTES
+    assert (await exchange(port, sent + chunks + b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_trailer_is_not_taken_for_a_header(gateway: Gateway, port: int):
+    sent = head("x", 0, "Connection: close").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    sent = sent.replace(b"Authorization: Bearer x\r\n", b"")
+    trailer = f"0\r\nAuthorization: Bearer {gateway.tokens['acme']}\r\n\r\n".encode()
+    answer = await exchange(port, sent + b"2\r\n{}\r\n" + trailer)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+async def test_another_protocol_that_is_offered_is_left_at_that(gateway: Gateway, port: int, caplog: Any):
+    offer = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\n\r\n"
+    assert (await exchange_one(port, b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + offer)).startswith(b"HTTP/1.1 200 ")
+    assert not caplog.records
 
 
 async def test_a_body_too_large_is_refused_so_that_the_sender_can_read_it(gateway: Gateway, port: int, token: str):

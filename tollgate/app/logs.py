@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable
 
 REPEATED_EVERY_S = 10.0
-REPETITIVE = ("aiokafka",)  # it tells each failed attempt to connect: thousands of lines in an outage of a minute
+# aiokafka tells each failed attempt to connect: thousands of lines in an outage of a minute; uvicorn tells each request
+# that is no HTTP, as many as somebody likes to send.
+REPETITIVE = ("aiokafka", "uvicorn")
 
 
 def log_to_stderr() -> None:
