@@ -441,11 +441,42 @@ _GEMINI: dict[str, Any] = {
     ),
 }
 
+
+def _local(*messages: Any, **fields: Any) -> Any:
+    return {"model": "m", "stream": False, "messages": list(messages) or [_said("Hi")], **fields}
+
+
+_LOCAL_CALL = {"id": "c1", "function": {"index": 0, "name": "weather", "arguments": {"city": "Paris"}}}
+_LOCAL_RESULT = {"role": "tool", "tool_name": "weather", "tool_call_id": "c1", "content": "Rain"}
+
+_OLLAMA: dict[str, Any] = {
+    "system texts": _local(_said("Be brief.", "system"), _said("Hi"), _said("Hello.", "assistant"), _said("More")),
+    "a prompt": {"model": "m", "stream": False, "system": "Be brief.", "prompt": "Hi", "images": [PNG]},
+    "sampling": _local(options={"temperature": 0.5, "top_p": 0.9, "top_k": 7, "num_predict": 50}),
+    "penalties and seed": _local(options={"presence_penalty": 0.5, "frequency_penalty": -0.5, "seed": 7}),
+    "where to stop": _local(options={"stop": ["END"]}),
+    "of its own": _local(keep_alive="5m", options={"num_ctx": 4096, "min_p": 0.1}),
+    "stream": _local() | {"stream": True},
+    "logprobs": _local(logprobs=True, top_logprobs=3),
+    "tools": _local(
+        _said("Weather?"),
+        _said("Let me see.", "assistant", tool_calls=[_LOCAL_CALL]),
+        _LOCAL_RESULT,
+        tools=[_TOOL],
+    ),
+    "an image": _local(_said("See", images=[PNG])),
+    "a form of the answer": _local(format=ANSWER),
+    "any JSON": _local(format="json"),
+    "thinking": _local(think="high"),
+    "thoughts": _local(_said("Why?"), _said("So.", "assistant", thinking="Hm"), _said("More"), think=True),
+}
+
 REQUESTS: dict[Dialect, dict[str, Any]] = {
     "openai": _OPENAI,
     "anthropic": _ANTHROPIC,
     "responses": _RESPONSES,
     "gemini": _GEMINI,
+    "ollama": _OLLAMA,
 }
 
 

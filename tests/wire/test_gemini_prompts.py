@@ -144,15 +144,18 @@ def test_a_cap_is_set_where_there_are_no_settings():
 
 
 @pytest.mark.parametrize(
-    ("dialect", "tool", "conversation"),
-    [("openai", OPENAI_TOOL, OPENAI_CONVERSATION), ("anthropic", ANTHROPIC_TOOL, ANTHROPIC_CONVERSATION)],
+    ("dialect", "tool", "conversation", "strict"),
+    [
+        ("openai", OPENAI_TOOL, OPENAI_CONVERSATION, "tools[].function.strict"),
+        ("anthropic", ANTHROPIC_TOOL, ANTHROPIC_CONVERSATION, "tools[].strict"),
+    ],
 )
-def test_tools_their_calls_and_results_go_to_gemini(dialect, tool, conversation):
+def test_tools_their_calls_and_results_go_to_gemini(dialect, tool, conversation, strict):
     sent, dropped = to_gemini({"tools": [tool], "messages": conversation}, dialect=dialect, model=BUDGETED)
 
     assert sent["contents"] == CALLED
     assert sent["tools"] == [{"functionDeclarations": [DECLARATION]}]
-    assert dropped == ("tools[].strict",)
+    assert dropped == (strict,)
 
 
 @pytest.mark.parametrize(
@@ -574,8 +577,8 @@ def test_a_schema_for_the_answer_goes_both_ways():
     back, _ = from_gemini({"generationConfig": sent["generationConfig"]})
 
     assert sent["generationConfig"]["responseMimeType"] == "application/json"
-    assert sent["generationConfig"]["responseJsonSchema"] == SCHEMA
-    assert back["response_format"]["json_schema"]["schema"] == SCHEMA
+    assert sent["generationConfig"]["responseJsonSchema"] == {"title": "x", **SCHEMA}
+    assert back["response_format"]["json_schema"]["schema"] == {"title": "x", **SCHEMA}
     assert dropped == ()
 
 

@@ -64,7 +64,11 @@ def test_a_conversation_with_everything_in_it():
         {"role": "tool", "content": "a wall", "tool_name": "look"},
     ]
     assert written["options"] == {"temperature": 0.5, "top_k": 3, "seed": 7, "num_predict": 5, "stop": ["x"]}
-    assert (written["think"], written["format"], written["stream"]) == ("medium", {"type": "object"}, False)
+    assert (written["think"], written["format"], written["stream"]) == (
+        "medium",
+        {"title": "a", "type": "object"},
+        False,
+    )
     assert exchange.dropped == ("user",)
     assert exchange.request.path == "/api/chat"
 

@@ -579,8 +579,9 @@ def test_a_schema_for_the_answer_goes_both_ways():
     there, dropped = to_anthropic({"response_format": form})
     back, _ = to_openai({"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}})
 
-    assert there["output_config"] == {"format": {"type": "json_schema", "schema": SCHEMA}}
-    assert dropped == ("response_format.json_schema.description",)
+    described = {"title": "weather", "description": "Of a city", **SCHEMA}
+    assert there["output_config"] == {"format": {"type": "json_schema", "schema": described}}
+    assert dropped == ()
     assert back["response_format"] == {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
 
 

@@ -104,7 +104,13 @@ def test_what_codex_sends_goes_to_a_chat_model():
     assert body["reasoning_effort"] == "medium"
     assert body["parallel_tool_calls"] is False
     assert body["stream_options"] == {"include_usage": True}
-    assert set(dropped) == {"client_metadata", "prompt_cache_key", "tools[].web_search"}
+    assert set(dropped) == {
+        "client_metadata",
+        "prompt_cache_key",
+        "reasoning.summary",
+        "tools[].description",
+        "tools[].web_search",
+    }
 
 
 def test_what_codex_sends_goes_to_claude():
@@ -113,7 +119,7 @@ def test_what_codex_sends_goes_to_claude():
     assert body["system"] == "You are Codex."
     assert [tool["name"] for tool in body["tools"]] == ["weather", "apply_patch", "files__read"]
     assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
-    assert body["thinking"] == {"type": "adaptive"}
+    assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
     assert "text.verbosity" in dropped
 
 

@@ -127,15 +127,19 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
         "frequency_penalty": prompt.frequency_penalty,
         "random_seed": prompt.seed,
         "stream": prompt.stream or None,
-        **_write_thinking(prompt, model),
+        **_write_thinking(prompt, model, losses),
     }
     return {field: value for field, value in sent.items() if value is not None}
 
 
-def _write_thinking(prompt: Prompt, model: str) -> Body:
+def _write_thinking(prompt: Prompt, model: str, losses: Losses) -> Body:
     thinking = prompt.thinking
     if thinking is None:
         return {}
+    if thinking.visible is False and not thinking.off:  # it shows what it thinks
+        losses.drop_field("thinking.visible")
+    if neutral.effort_of(thinking) in ("minimal", "low", "medium"):  # it thinks as much as it likes, or not
+        losses.drop_field("thinking")
     if re.search(_THINKS_BY_MODE, model):
         return {} if thinking.off else {"prompt_mode": "reasoning"}
     return {"reasoning_effort": "none" if thinking.off else "high"}  # the two that its models know

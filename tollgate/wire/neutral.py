@@ -29,6 +29,7 @@ from tollgate.wire.content import (
     Effort,
     Family,
     Finish,
+    Format,
     Part,
     Prompt,
     Role,
@@ -264,6 +265,14 @@ def text_of(data: str) -> str | None:
         return base64.b64decode(data, validate=True).decode()
     except ValueError:  # no base64, or not of text
         return None
+
+
+def described_schema(format: Format) -> Body | None:
+    """The schema of an answer with its name and description as its own, for protocols that have no other place."""
+    if format.schema is None:
+        return None
+    added = {"title": format.name, "description": format.description}
+    return {word: value for word, value in added.items() if value is not None} | format.schema
 
 
 # Thinking -----------------------------------------------------------------------------------------------------------

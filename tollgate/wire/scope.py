@@ -33,6 +33,7 @@ MAX_NAMES = 32  # of losses; a header has to hold them
 MAX_NAME_CHARS = 80
 
 _P = TypeVar("_P", bound=Part)
+_Holder = TypeVar("_Holder", Tool, Reasoning)
 
 _INDEX = re.compile(r"\[\d+\]")
 _NOT_IN_A_NAME = re.compile(r"[^\w.\[\]\-]", re.ASCII)
@@ -77,8 +78,9 @@ class Losses:
                 self.drop(f"{where}.{field}")
 
     def drop_field(self, field: str) -> None:
-        """A field of `Prompt`."""
-        self.drop(self._prompt_fields.get(field, field))
+        """A field of `Prompt`, or of an object in one: `thinking.visible`."""
+        outer, dot, inner = field.partition(".")
+        self.drop(self._prompt_fields.get(field) or self._prompt_fields.get(outer, outer) + dot + inner)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -191,7 +193,7 @@ def _fit_turns(turns: Iterable[Turn], scope: Scope, losses: Losses) -> tuple[Tur
         for part in turn.parts:
             if isinstance(part, Reasoning):
                 if _is_taken_back(part, scope):
-                    parts.append(part)
+                    parts.append(_without_cache(part, losses))  # no protocol marks thoughts
                 else:
                     losses.drop(part.path)
                 continue
@@ -255,8 +257,8 @@ def _fit_part(part: _P, scope: Scope, losses: Losses) -> _P:
     return msgspec.structs.replace(part, **{field: _EMPTY[field] for field in lost}) if lost else part
 
 
-def _without_cache(tool: Tool, losses: Losses) -> Tool:
-    if tool.cache is None:
-        return tool
-    losses.drop(tool.path, "cache")
-    return msgspec.structs.replace(tool, cache=None)
+def _without_cache(holder: _Holder, losses: Losses) -> _Holder:
+    if holder.cache is None:
+        return holder
+    losses.drop(holder.path, "cache")
+    return msgspec.structs.replace(holder, cache=None)

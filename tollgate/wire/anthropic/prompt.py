@@ -70,6 +70,7 @@ prompt_fields: Mapping[str, str] = {
     "stop": "stop_sequences",
     "format": "output_config.format",
     "user": "metadata.user_id",
+    "thinking.visible": "thinking.display",
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
     "cache": "cache_control",
     "cite": "citations",
@@ -99,10 +100,10 @@ def read_prompt(body: Body, losses: Losses) -> Prompt:
         max_output_tokens=fields.integer(body, "max_tokens", minimum=0),
         stop=fields.texts(fields.items(body, "stop_sequences"), "stop_sequences"),
         tools=tools,
-        tool_choice=_read_tool_choice(choice) if choice else None,
+        tool_choice=_read_tool_choice(choice, losses) if choice else None,
         parallel_tool_calls=False if one_call else None,
-        format=_read_format(body),
-        thinking=_read_thinking(body),
+        format=_read_format(body, losses),
+        thinking=_read_thinking(body, losses),
         temperature=fields.number(body, "temperature"),
         top_p=fields.number(body, "top_p"),
         top_k=fields.integer(body, "top_k", minimum=0),
@@ -137,6 +138,7 @@ def _read_blocks(content: object, where: str, losses: Losses) -> tuple[Part, ...
             losses.drop(f"{here}.{kind}")
             continue
         if kind == "redacted_thinking":
+            losses.drop_others(block, ("type", "data"), here)
             data, origin = neutral.untagged(fields.required_text(block, "data", here), HOME)
             if origin != HOME and data.startswith(CALL_SIGNATURE):
                 pending = data.removeprefix(CALL_SIGNATURE), origin
@@ -154,13 +156,14 @@ def _read_blocks(content: object, where: str, losses: Losses) -> tuple[Part, ...
 
 def _read_text(block: Body, where: str, losses: Losses) -> list[Part]:
     losses.drop_others(block, ("type", "text", "cache_control"), where)
-    return [Text(text=fields.required_text(block, "text", where), cache=_read_cache(block), path=where)]
+    return [Text(text=fields.required_text(block, "text", where), cache=_read_cache(block, where, losses), path=where)]
 
 
 def _read_image(block: Body, where: str, losses: Losses) -> list[Part]:
     losses.drop_others(block, ("type", "source", "cache_control"), where)
     source, inside = fields.mapping(block, "source", path=f"{where}.source"), f"{where}.source"
-    cache = _read_cache(block)
+    losses.drop_others(source, ("type", "url", "data", "media_type"), inside)
+    cache = _read_cache(block, where, losses)
     match source.get("type"):
         case "url":
             return [Image(url=fields.required_text(source, "url", inside), cache=cache, path=where)]
@@ -180,10 +183,11 @@ def _read_document(block: Body, where: str, losses: Losses) -> list[Part]:
     document = Document(
         name=fields.text(block, "title", path=f"{where}.title"),
         context=fields.text(block, "context", path=f"{where}.context"),
-        cite=fields.mapping(block, "citations", path=f"{where}.citations").get("enabled") is True,
-        cache=_read_cache(block),
+        cite=_read_cite(block, where, losses),
+        cache=_read_cache(block, where, losses),
         path=where,
     )
+    losses.drop_others(source, ("type", "url", "data", "media_type", "content"), inside)
     match source.get("type"):
         case "url":
             return [msgspec.structs.replace(document, url=fields.required_text(source, "url", inside))]
@@ -211,6 +215,12 @@ def _read_content_source(document: Document, source: Body, inside: str, losses: 
     ]
 
 
+def _read_cite(block: Body, where: str, losses: Losses) -> bool:
+    wanted = fields.mapping(block, "citations", path=f"{where}.citations")
+    losses.drop_others(wanted, ("enabled",), f"{where}.citations")
+    return wanted.get("enabled") is True
+
+
 def _read_search_result(block: Body, where: str, losses: Losses) -> list[Part]:
     losses.drop_others(block, ("type", "source", "title", "content", "citations", "cache_control"), where)
     parts = _read_blocks(block.get("content"), f"{where}.content", losses)
@@ -219,8 +229,8 @@ def _read_search_result(block: Body, where: str, losses: Losses) -> list[Part]:
             text="\n".join(part.text for part in parts if isinstance(part, Text)),
             name=fields.text(block, "title", path=f"{where}.title"),
             context=fields.text(block, "source", path=f"{where}.source"),
-            cite=fields.mapping(block, "citations", path=f"{where}.citations").get("enabled") is True,
-            cache=_read_cache(block),
+            cite=_read_cite(block, where, losses),
+            cache=_read_cache(block, where, losses),
             path=where,
         )
     ]
@@ -233,7 +243,7 @@ def _read_tool_use(block: Body, where: str, losses: Losses) -> list[Part]:
         id=neutral.original_id(fields.required_text(block, "id", where)),
         name=fields.required_text(block, "name", where),
         arguments=neutral.compact(given),
-        cache=_read_cache(block),
+        cache=_read_cache(block, where, losses),
         path=where,
     )
     return [call]
@@ -250,13 +260,14 @@ def _read_tool_result(block: Body, where: str, losses: Losses) -> list[Part]:
         call_id=neutral.original_id(fields.required_text(block, "tool_use_id", where)),
         parts=tuple(parts),
         is_error=fields.optional_boolean(block, "is_error", path=f"{where}.is_error") or False,
-        cache=_read_cache(block),
+        cache=_read_cache(block, where, losses),
         path=where,
     )
     return [result]
 
 
 def _read_thinking_block(block: Body, where: str, losses: Losses) -> list[Part]:
+    losses.drop_others(block, ("type", "thinking", "signature"), where)
     text = fields.text(block, "thinking", path=f"{where}.thinking") or ""
     signature = fields.text(block, "signature", path=f"{where}.signature")
     here = f"{where}.thinking"
@@ -283,10 +294,11 @@ _BLOCK_READERS: Mapping[str, Callable[[Body, str, Losses], list[Part]]] = {
 }
 
 
-def _read_cache(holder: Body) -> Cache | None:
+def _read_cache(holder: Body, where: str, losses: Losses) -> Cache | None:
     marker = holder.get("cache_control")
     if not isinstance(marker, dict):
         return None
+    losses.drop_others(marker, ("type", "ttl"), f"{where}.cache_control")
     return Cache("1h" if marker.get("ttl") == "1h" else None)
 
 
@@ -302,12 +314,13 @@ def _read_tool(tool: object, where: str, losses: Losses) -> Tool:
         description=fields.text(tool, "description", path=f"{where}.description"),
         schema=fields.mapping(tool, "input_schema", path=f"{where}.input_schema") or None,
         strict=fields.optional_boolean(tool, "strict", path=f"{where}.strict"),
-        cache=_read_cache(tool),
+        cache=_read_cache(tool, where, losses),
         path=where,
     )
 
 
-def _read_tool_choice(choice: Body) -> ToolChoice:
+def _read_tool_choice(choice: Body, losses: Losses) -> ToolChoice:
+    losses.drop_others(choice, ("type", "name", "disable_parallel_tool_use"), "tool_choice")
     kind = choice.get("type")
     if kind == "tool":
         return ToolChoice("required", (fields.required_text(choice, "name", "tool_choice"),))
@@ -317,24 +330,26 @@ def _read_tool_choice(choice: Body) -> ToolChoice:
     return mode
 
 
-def _read_format(body: Body) -> Format | None:
-    given = fields.mapping(
-        fields.mapping(body, "output_config"), "format", path="output_config.format"
-    ) or fields.mapping(body, "output_format")
+def _read_format(body: Body, losses: Losses) -> Format | None:
+    config = fields.mapping(body, "output_config")
+    losses.drop_others(config, ("format", "effort"), "output_config")
+    given = fields.mapping(config, "format", path="output_config.format") or fields.mapping(body, "output_format")
     if not given:
         return None
+    losses.drop_others(given, ("type", "schema"), "output_config.format")
     if given.get("type") != "json_schema":
         raise NotCarried("output_config.format.type")
     return Format(schema=fields.mapping(given, "schema", path="output_config.format.schema"), strict=None)
 
 
-def _read_thinking(body: Body) -> Thinking | None:
+def _read_thinking(body: Body, losses: Losses) -> Thinking | None:
     given = fields.mapping(body, "thinking")
+    losses.drop_others(given, ("type", "budget_tokens", "display"), "thinking")
     word = fields.text(fields.mapping(body, "output_config"), "effort", path="output_config.effort")
     if word is not None and word not in EFFORTS:
         raise fields.invalid("output_config.effort", f"must be one of {', '.join(EFFORTS)}")
     effort = next((effort for effort in EFFORTS if effort == word), None)
-    visible = False if given.get("display") == "omitted" else None
+    visible = {"omitted": False, "summarized": True}.get(str(given.get("display")))
     match given.get("type"):
         case "enabled":
             budget = fields.integer(given, "budget_tokens", minimum=0, path="thinking.budget_tokens")

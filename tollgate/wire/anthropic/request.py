@@ -146,8 +146,6 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
     format = prompt.format
     if format is not None and format.schema is None:
         raise NotCarried("format", "asks for JSON without a schema, which the Anthropic protocol cannot be asked for")
-    if format is not None and format.description is not None:
-        losses.drop("response_format.json_schema.description")
     cap = next(cap for cap in (max_output_tokens, prompt.max_output_tokens, DEFAULT_MAX_TOKENS) if cap is not None)
     system = [
         write_block(part)
@@ -173,7 +171,7 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
     }
     config: Body = {}
     if format is not None:
-        config["format"] = {"type": "json_schema", "schema": format.schema}
+        config["format"] = {"type": "json_schema", "schema": neutral.described_schema(format)}
     if prompt.thinking is not None:
         write_thinking(prompt, prompt.thinking, model, cap, sent, config, losses)
     if config:
@@ -191,8 +189,9 @@ def write_thinking(
     if prompt.tool_choice is not None and prompt.tool_choice.mode == "required":  # a model that thinks decides itself
         losses.drop_field("thinking")
         return
+    display = {} if thinking.visible is None else {"display": "summarized" if thinking.visible else "omitted"}
     if re.search(_ADAPTIVE, model):
-        sent["thinking"] = {"type": "adaptive"} | ({"display": "omitted"} if thinking.visible is False else {})
+        sent["thinking"] = {"type": "adaptive", **display}
         effort = _EFFORTS.get(neutral.effort_of(thinking) or "")
         if effort is not None:
             config["effort"] = effort
@@ -201,7 +200,7 @@ def write_thinking(
     if budget < MIN_BUDGET_TOKENS or _has_thoughtless_call(prompt.turns):
         losses.drop_field("thinking")
         return
-    sent["thinking"] = {"type": "enabled", "budget_tokens": budget}
+    sent["thinking"] = {"type": "enabled", "budget_tokens": budget, **display}
 
 
 _EFFORTS: Mapping[str, Effort] = {

@@ -303,6 +303,8 @@ def _write_additional(prompt: Prompt, model: str, cap: int | None, losses: Losse
         config: Body = {}
         claude.write_thinking(prompt, thinking, model, cap or claude.DEFAULT_MAX_TOKENS, added, config, losses)
         return added | ({"output_config": config} if config else {})
+    if thinking.visible is False and not thinking.off:  # there is no word for it
+        losses.drop_field("thinking.visible")
     return added | _write_effort(thinking, model)
 
 

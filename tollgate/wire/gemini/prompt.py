@@ -66,6 +66,7 @@ prompt_fields: Mapping[str, str] = {
     "top_logprobs": f"{_SETTINGS}.logprobs",
     "stop": f"{_SETTINGS}.stopSequences",
     "thinking": f"{_SETTINGS}.thinkingConfig",
+    "thinking.visible": f"{_SETTINGS}.thinkingConfig.includeThoughts",
     "max_output_tokens": f"{_SETTINGS}.maxOutputTokens",
     "temperature": f"{_SETTINGS}.temperature",
     "top_p": f"{_SETTINGS}.topP",

@@ -194,7 +194,7 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
         "seed": _write_seed(prompt.seed, losses),
         "responseLogprobs": prompt.logprobs or None,
         "logprobs": prompt.top_logprobs,
-        **_write_format(prompt.format, bool(tools), model, losses),
+        **_write_format(prompt.format, bool(tools), model),
         "thinkingConfig": None if prompt.thinking is None else _write_thinking(prompt.thinking, model, losses),
     }
     sent: Body = {
@@ -219,14 +219,13 @@ def _write_seed(seed: int | None, losses: Losses) -> int | None:
     return None
 
 
-def _write_format(format: Format | None, has_tools: bool, model: str, losses: Losses) -> Body:
+def _write_format(format: Format | None, has_tools: bool, model: str) -> Body:
     if format is None:
         return {}
     if has_tools and re.search(BEFORE_3, model):
         raise NotCarried("format", "cannot be asked for together with tools of this model")
-    if format.description is not None:
-        losses.drop("response_format.json_schema.description")
-    schema = None if format.schema is None else _write_schema(format.schema)
+    schema = neutral.described_schema(format)
+    schema = None if schema is None else _write_schema(schema)
     return {"responseMimeType": "application/json", "responseJsonSchema": schema}
 
 

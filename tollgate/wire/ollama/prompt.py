@@ -110,7 +110,7 @@ def _read_turn(message: Body, where: str, calls: Calls, losses: Losses) -> Turn:
             return Turn("user", _read_content(message, where), where)
         case "assistant":
             losses.drop_others(message, _ASSISTANT_FIELDS, where)
-            return Turn("assistant", _read_assistant(message, where, calls), where)
+            return Turn("assistant", _read_assistant(message, where, calls, losses), where)
         case "tool":
             losses.drop_others(message, _RESULT_FIELDS, where)
             return Turn("user", (_read_result(message, where, calls),), where)
@@ -142,22 +142,24 @@ def _image_type(data: str) -> str | None:
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
 
 
-def _read_assistant(message: Body, where: str, calls: Calls) -> tuple[Part, ...]:
+def _read_assistant(message: Body, where: str, calls: Calls, losses: Losses) -> tuple[Part, ...]:
     parts: list[Part] = []
     if thoughts := fields.text(message, "thinking", path=f"{where}.thinking"):
         parts.append(Reasoning(text=thoughts, path=f"{where}.thinking"))
     called = fields.items(message, "tool_calls", path=f"{where}.tool_calls")
     said = _read_content(message, where)
     parts += [part for part in said if not (called and isinstance(part, Text) and not part.text)]
-    parts += [_read_call(call, f"{where}.tool_calls[{at}]", calls) for at, call in enumerate(called)]
+    parts += [_read_call(call, f"{where}.tool_calls[{at}]", calls, losses) for at, call in enumerate(called)]
     return tuple(parts)
 
 
-def _read_call(call: object, where: str, calls: Calls) -> ToolCall:
+def _read_call(call: object, where: str, calls: Calls, losses: Losses) -> ToolCall:
     if not isinstance(call, dict):
         raise fields.wrong_type(where, "an object", call)
     inside = f"{where}.function"
     function = fields.mapping(call, "function", path=inside)
+    losses.drop_others(call, ("type", "id", "function"), where)
+    losses.drop_others(function, ("index", "name", "arguments"), inside)
     name = fields.required_text(function, "name", inside)
     arguments = function.get("arguments")
     return ToolCall(
@@ -188,6 +190,7 @@ def _read_tool(tool: object, where: str, losses: Losses) -> Tool:
         raise NotCarried(f"{where}.type")
     inside = f"{where}.function"
     function = fields.mapping(tool, "function", path=inside)
+    losses.drop_others(tool, ("type", "function"), where)
     losses.drop_others(function, ("name", "description", "parameters"), inside)
     return Tool(
         name=fields.required_text(function, "name", inside),

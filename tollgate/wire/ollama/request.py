@@ -91,9 +91,9 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
     sent: Body = {
         "model": model,
         "messages": [message for turn in prompt.turns for message in _write_turn(turn)],
-        "tools": [_write_tool(tool) for tool in tools] or None,
+        "tools": [_write_tool(tool, losses) for tool in tools] or None,
         "format": _write_format(prompt.format),
-        "think": None if prompt.thinking is None else _write_thinking(prompt.thinking),
+        "think": None if prompt.thinking is None else _write_thinking(prompt.thinking, losses),
         "logprobs": prompt.logprobs or None,
         "top_logprobs": prompt.top_logprobs,
         "options": {word: value for word, value in options.items() if value is not None} or None,
@@ -143,7 +143,9 @@ def _text(part: Part) -> str:
     return ""
 
 
-def _write_tool(tool: Tool) -> Body:
+def _write_tool(tool: Tool, losses: Losses) -> Body:
+    if tool.strict:
+        losses.drop(tool.path, "strict")
     function = {
         "name": tool.name,
         "description": tool.description or "",
@@ -155,12 +157,14 @@ def _write_tool(tool: Tool) -> Body:
 def _write_format(format: Format | None) -> str | Body | None:
     if format is None:
         return None
-    return "json" if format.schema is None else format.schema
+    return neutral.described_schema(format) or "json"
 
 
-def _write_thinking(thinking: Thinking) -> bool | str:
+def _write_thinking(thinking: Thinking, losses: Losses) -> bool | str:
     """A level for models that know levels (gpt-oss); for all others any level is yes."""
     if thinking.off:
         return False
+    if thinking.visible is False:  # it shows what it thinks
+        losses.drop_field("thinking.visible")
     effort = neutral.effort_of(thinking)
     return {"minimal": "low", "low": "low", "medium": "medium"}.get(effort, "high") if effort is not None else True

@@ -80,6 +80,8 @@ prompt_fields: Mapping[str, str] = {
     "max_output_tokens": "max_completion_tokens",
     "format": "response_format",
     "thinking": "reasoning_effort",
+    "thinking.visible": "reasoning.exclude",
+    "strict": "function.strict",
     "cache": "cache_control",
     "detail": "image_url.detail",
     "name": "file.filename",
@@ -110,10 +112,10 @@ def read_prompt(body: Body, losses: Losses) -> Prompt:
         max_output_tokens=min(caps, default=None),
         stop=_read_stop(body),
         tools=tools,
-        tool_choice=_read_tool_choice(body) if tools else None,
+        tool_choice=_read_tool_choice(body, losses) if tools else None,
         parallel_tool_calls=fields.optional_boolean(body, "parallel_tool_calls") if tools else None,
-        format=_read_format(body),
-        thinking=_read_thinking(body),
+        format=_read_format(body, losses),
+        thinking=_read_thinking(body, losses),
         n=fields.integer(body, "n", minimum=1, maximum=MAX_CHOICES) or 1,
         logprobs=fields.boolean(body, "logprobs"),
         top_logprobs=fields.integer(body, "top_logprobs", minimum=0) or None,
@@ -173,11 +175,11 @@ def _read_parts(message: Body, where: str, losses: Losses) -> tuple[Part, ...]:
     if content is None:
         return ()
     if isinstance(content, str):
-        return (Text(text=content, cache=_read_cache(message), path=where),)
+        return (Text(text=content, cache=_read_cache(message, where, losses), path=where),)
     if not isinstance(content, list):
         raise fields.wrong_type(where, "a string or a list of parts", content)
     parts = [_read_part(part, f"{where}[{at}]", losses) for at, part in enumerate(content)]
-    if parts and (cache := _read_cache(message)) is not None:
+    if parts and (cache := _read_cache(message, where, losses)) is not None:
         parts[-1] = msgspec.structs.replace(parts[-1], cache=cache)
     return tuple(parts)
 
@@ -194,7 +196,7 @@ def _read_part(part: object, where: str, losses: Losses) -> Part:
 
 
 def _read_text(part: Body, where: str, losses: Losses) -> Text:
-    return Text(text=fields.required_text(part, "text", where), cache=_read_cache(part), path=where)
+    return Text(text=fields.required_text(part, "text", where), cache=_read_cache(part, where, losses), path=where)
 
 
 def _read_refused(part: Body, where: str, losses: Losses) -> Refused:
@@ -204,8 +206,9 @@ def _read_refused(part: Body, where: str, losses: Losses) -> Refused:
 def _read_image(part: Body, where: str, losses: Losses) -> Image:
     given = part.get("image_url")
     image = {"url": given} if isinstance(given, str) else fields.mapping(part, "image_url", path=f"{where}.image_url")
+    losses.drop_others(image, ("url", "detail"), f"{where}.image_url")
     url = fields.required_text(image, "url", f"{where}.image_url")
-    cache, detail = _read_cache(part), fields.text(image, "detail", path=f"{where}.image_url.detail")
+    cache, detail = _read_cache(part, where, losses), fields.text(image, "detail", path=f"{where}.image_url.detail")
     detail = None if detail == "auto" else detail
     if (data := data_url(url)) is not None:
         return Image(data=data[1], media_type=data[0], detail=detail, cache=cache, path=where)
@@ -216,8 +219,10 @@ def _read_file(part: Body, where: str, losses: Losses) -> Document:
     file = fields.mapping(part, "file", path=f"{where}.file")
     if file.get("file_id") is not None:  # it lies at one provider
         raise NotCarried(f"{where}.file.file_id")
+    losses.drop_others(file, ("filename", "file_data"), f"{where}.file")
     content = fields.required_text(file, "file_data", f"{where}.file")
-    title, cache = fields.text(file, "filename", path=f"{where}.file.filename"), _read_cache(part)
+    title = fields.text(file, "filename", path=f"{where}.file.filename")
+    cache = _read_cache(part, where, losses)
     if content.startswith(("http://", "https://")):
         return Document(url=content, name=title, cache=cache, path=where)
     media_type, data = data_url(content) or ("application/pdf", content)
@@ -226,6 +231,7 @@ def _read_file(part: Body, where: str, losses: Losses) -> Document:
 
 def _read_audio(part: Body, where: str, losses: Losses) -> Audio:
     audio, inside = fields.mapping(part, "input_audio", path=f"{where}.input_audio"), f"{where}.input_audio"
+    losses.drop_others(audio, ("data", "format"), inside)
     return Audio(
         data=fields.required_text(audio, "data", inside),
         format=fields.required_text(audio, "format", inside),
@@ -253,10 +259,11 @@ def data_url(url: str) -> tuple[str, str] | None:
 _CACHE_FIELDS = ("cache_control", "prompt_cache_breakpoint")
 
 
-def _read_cache(holder: Body) -> Cache | None:
+def _read_cache(holder: Body, where: str, losses: Losses) -> Cache | None:
     """A marker as OpenRouter and LiteLLM take it from Anthropic, or as OpenAI writes it."""
     for field in _CACHE_FIELDS:
         if isinstance(marker := holder.get(field), dict):
+            losses.drop_others(marker, ("type", "mode", "ttl"), f"{where}.{field}")
             ttl = marker.get("ttl")
             return Cache(ttl if ttl in ("5m", "30m", "1h", "12h", "24h") else None)
     return None
@@ -282,17 +289,20 @@ def _read_assistant(message: Body, where: str, losses: Losses) -> tuple[Part, ..
     if refusal:
         parts.append(Refused(text=refusal, path=f"{where}.refusal"))
     for at, call in enumerate(fields.items(message, "tool_calls", path=f"{where}.tool_calls")):
-        parts.append(_read_call(call, f"{where}.tool_calls[{at}]"))
+        parts.append(_read_call(call, f"{where}.tool_calls[{at}]", losses))
     return tuple(parts)
 
 
-def _read_call(call: object, where: str) -> ToolCall:
+def _read_call(call: object, where: str, losses: Losses) -> ToolCall:
     if not isinstance(call, dict):
         raise fields.wrong_type(where, "an object", call)
     if call.get("type", "function") != "function":
         raise NotCarried(f"{where}.type")
     function = fields.mapping(call, "function", path=f"{where}.function")
+    losses.drop_others(call, ("id", "type", "index", "function", "extra_content"), where)
+    losses.drop_others(function, ("name", "arguments"), f"{where}.function")
     signature = google_signature(call)
+    _drop_extra(call, where, losses)
     return ToolCall(
         id=fields.required_text(call, "id", where),
         name=fields.required_text(function, "name", f"{where}.function"),
@@ -301,6 +311,15 @@ def _read_call(call: object, where: str) -> ToolCall:
         origin=None if signature is None else "google",
         path=where,
     )
+
+
+def _drop_extra(call: Body, where: str, losses: Losses) -> None:
+    """What is beside Google's signature in the place that it has made for itself."""
+    extra, inside = call.get("extra_content"), f"{where}.extra_content"
+    if isinstance(extra, dict):
+        google = extra.get("google")
+        losses.drop_others(extra, ("google",), inside)
+        losses.drop_others(google if isinstance(google, dict) else {}, ("thought_signature",), f"{inside}.google")
 
 
 def google_signature(call: Body) -> str | None:
@@ -314,7 +333,7 @@ def _read_thoughts(message: Body, where: str, losses: Losses) -> list[Reasoning]
     details = message.get("reasoning_details")
     if isinstance(details, list) and details:
         here = f"{where}.reasoning_details"
-        thoughts = [_read_detail(detail, here) for detail in _joined(details)]
+        thoughts = [_read_detail(detail, here, losses) for detail in _joined(details)]
         if None in thoughts:
             losses.drop(here)
         return [thought for thought in thoughts if thought is not None]
@@ -341,8 +360,12 @@ def _joined(details: list[object]) -> list[Body]:
     return list(joined.values())
 
 
-def _read_detail(detail: Body, where: str) -> Reasoning | None:
+_DETAIL_FIELDS = frozenset({"type", "id", "index", "format", "text", "summary", "data", "signature"})
+
+
+def _read_detail(detail: Body, where: str, losses: Losses) -> Reasoning | None:
     """An entry of `reasoning_details`; None where nobody could make anything of it."""
+    losses.drop_others(detail, _DETAIL_FIELDS, where)
     kind, format = detail.get("type"), detail.get("format")
     origin = FORMATS.get(format) if isinstance(format, str) else None
     if kind == "reasoning.encrypted":
@@ -365,18 +388,19 @@ def _read_tool(tool: object, where: str, losses: Losses) -> Tool:
         raise NotCarried(f"{where}.type")
     inside = f"{where}.function"
     function = fields.mapping(tool, "function", path=inside)
+    losses.drop_others(tool, ("type", "function", *_CACHE_FIELDS), where)
     losses.drop_others(function, ("name", "description", "parameters", "strict", "cache_control"), inside)
     return Tool(
         name=fields.required_text(function, "name", inside),
         description=fields.text(function, "description", path=f"{inside}.description"),
         schema=fields.mapping(function, "parameters", path=f"{inside}.parameters") or None,
         strict=fields.optional_boolean(function, "strict", path=f"{inside}.strict"),
-        cache=_read_cache(tool) or _read_cache(function),
+        cache=_read_cache(tool, where, losses) or _read_cache(function, inside, losses),
         path=where,
     )
 
 
-def _read_tool_choice(body: Body) -> ToolChoice | None:
+def _read_tool_choice(body: Body, losses: Losses) -> ToolChoice | None:
     choice = body.get("tool_choice")
     if choice is None:
         return None
@@ -386,18 +410,28 @@ def _read_tool_choice(body: Body) -> ToolChoice | None:
         raise fields.invalid("tool_choice", f"must be one of {', '.join(CHOICE_MODES)}, or an object")
     if choice.get("type") == "function":
         function = fields.mapping(choice, "function", path="tool_choice.function")
+        losses.drop_others(choice, ("type", "function"), "tool_choice")
+        losses.drop_others(function, ("name",), "tool_choice.function")
         return ToolChoice("required", (fields.required_text(function, "name", "tool_choice.function"),))
     if choice.get("type") == "allowed_tools":
-        allowed = fields.mapping(choice, "allowed_tools", path="tool_choice.allowed_tools")
-        named = fields.items(allowed, "tools", path="tool_choice.allowed_tools.tools")
-        functions = [tool.get("function") for tool in named if isinstance(tool, dict)]
-        names = tuple(str(function.get("name")) for function in functions if isinstance(function, dict))
+        where = "tool_choice.allowed_tools"
+        allowed = fields.mapping(choice, "allowed_tools", path=where)
+        losses.drop_others(choice, ("type", "allowed_tools"), "tool_choice")
+        losses.drop_others(allowed, ("mode", "tools"), where)
+        named = [tool for tool in fields.items(allowed, "tools", path=f"{where}.tools") if isinstance(tool, dict)]
+        functions = [one for tool in named if isinstance(one := tool.get("function"), dict)]
+        for tool in named:
+            losses.drop_others(tool, ("type", "function"), f"{where}.tools[]")
+        for one in functions:
+            losses.drop_others(one, ("name",), f"{where}.tools[].function")
+        names = tuple(str(one.get("name")) for one in functions)
         return ToolChoice("required" if allowed.get("mode") == "required" else "auto", names)
     raise NotCarried("tool_choice")
 
 
-def _read_format(body: Body) -> Format | None:
+def _read_format(body: Body, losses: Losses) -> Format | None:
     given = fields.mapping(body, "response_format")
+    losses.drop_others(given, ("type", "json_schema"), "response_format")
     match given.get("type"):
         case None | "text":
             return None
@@ -406,6 +440,7 @@ def _read_format(body: Body) -> Format | None:
         case "json_schema":
             where = "response_format.json_schema"
             schema = fields.mapping(given, "json_schema", path=where)
+            losses.drop_others(schema, ("name", "description", "schema", "strict"), where)
             return Format(
                 schema=fields.mapping(schema, "schema", path=f"{where}.schema"),
                 name=fields.text(schema, "name", path=f"{where}.name"),
@@ -416,9 +451,10 @@ def _read_format(body: Body) -> Format | None:
             raise NotCarried("response_format.type")
 
 
-def _read_thinking(body: Body) -> Thinking | None:
+def _read_thinking(body: Body, losses: Losses) -> Thinking | None:
     """OpenAI's effort, or OpenRouter's `reasoning` with effort, budget, and whether to show it."""
     given = fields.mapping(body, "reasoning")
+    losses.drop_others(given, ("effort", "max_tokens", "enabled", "exclude"), "reasoning")
     effort = fields.text(body, "reasoning_effort") or fields.text(given, "effort", path="reasoning.effort")
     budget = fields.integer(given, "max_tokens", minimum=0, path="reasoning.max_tokens")
     if effort is not None and effort not in EFFORTS:

@@ -170,7 +170,7 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
         "stream": prompt.stream or None,
     }
     if prompt.thinking is not None:
-        sent[quirks.thinking_field] = _write_thinking(prompt.thinking, quirks)
+        sent[quirks.thinking_field] = _write_thinking(prompt.thinking, quirks, losses)
     sent = {field: value for field, value in sent.items() if value is not None}
     if prompt.stream:
         _ask_for_usage(sent)
@@ -346,8 +346,12 @@ def write_format(format: Format | None) -> Body | None:
     }
 
 
-def _write_thinking(thinking: Thinking, quirks: Quirks) -> str | Body | None:
+def _write_thinking(thinking: Thinking, quirks: Quirks, losses: Losses) -> str | Body | None:
+    """Only `reasoning` can say whether the thoughts are to be shown; other servers show them, or do not."""
     effort: Effort | None = neutral.effort_of(thinking)
+    is_shown = bool(quirks.thoughts_field)
+    if quirks.thinking_field != "reasoning" and not thinking.off and thinking.visible is (not is_shown):
+        losses.drop_field("thinking.visible")
     if quirks.thinking_field == "reasoning_effort":
         return effort
     if quirks.thinking_field == "thinking":

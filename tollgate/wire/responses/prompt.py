@@ -85,6 +85,7 @@ _OWN_TOOLS_ITEM = re.compile(
 prompt_fields: Mapping[str, str] = {
     "format": "text.format",
     "thinking": "reasoning",
+    "thinking.visible": "reasoning.summary",
     "verbosity": "text.verbosity",
     "logprobs": "include",
     "cache": "prompt_cache_breakpoint",
@@ -115,9 +116,9 @@ def read_prompt(body: Body, losses: Losses) -> Prompt:
         stream=fields.boolean(body, "stream"),
         max_output_tokens=fields.integer(body, "max_output_tokens", minimum=1),
         tools=tools,
-        tool_choice=_read_tool_choice(body) if tools else None,
+        tool_choice=_read_tool_choice(body, losses) if tools else None,
         parallel_tool_calls=fields.optional_boolean(body, "parallel_tool_calls") if tools else None,
-        format=_read_format(body),
+        format=_read_format(body, losses),
         thinking=_read_thinking(body, losses),
         logprobs=_wants_logprobs(body, losses),
         top_logprobs=fields.integer(body, "top_logprobs", minimum=0) or None,
@@ -205,11 +206,20 @@ def _read_part(part: object, where: str, losses: Losses) -> Part:
         raise NotCarried(f"{where}.type")
     if part.get("prompt_cache_breakpoint") is not None:
         losses.drop(where, "cache")
+    losses.drop_others(part, _PART_FIELDS, where)
     return read(part, where, losses)
 
 
+# Of all kinds together; `annotations` of what the assistant has said are named where there are any
+_PART_FIELDS = frozenset({"type", "text", "logprobs", "prompt_cache_breakpoint", "refusal", "image_url", "detail"}) | {
+    "filename",
+    "file_url",
+    "file_data",
+    "input_audio",
+}
+
+
 def _read_text(part: Body, where: str, losses: Losses) -> Text:
-    losses.drop_others(part, ("type", "text", "logprobs", "prompt_cache_breakpoint"), where)
     return Text(text=fields.required_text(part, "text", where), path=where)
 
 
@@ -241,6 +251,7 @@ def _read_file(part: Body, where: str, losses: Losses) -> Document:
 
 def _read_audio(part: Body, where: str, losses: Losses) -> Audio:
     audio, inside = fields.mapping(part, "input_audio", path=f"{where}.input_audio"), f"{where}.input_audio"
+    losses.drop_others(audio, ("data", "format"), inside)
     return Audio(
         data=fields.required_text(audio, "data", inside),
         format=fields.required_text(audio, "format", inside),
@@ -294,7 +305,8 @@ def _read_result(item: Body, where: str, losses: Losses) -> Turn:
 
 def _read_reasoning(item: Body, where: str, losses: Losses) -> Turn:
     """A thought: the summary, or what a model that hides nothing has said; sealed by `encrypted_content`."""
-    text = _thought(item, "summary", where) or _thought(item, "content", where)
+    losses.drop_others(item, ("type", "id", "summary", "content", "encrypted_content", "status"), where)
+    text = _thought(item, "summary", where, losses) or _thought(item, "content", where, losses)
     sealed = fields.text(item, "encrypted_content", path=f"{where}.encrypted_content")
     return Turn("assistant", (_reasoning(text, sealed, f"{where}.reasoning"),), where)
 
@@ -312,11 +324,12 @@ def _reasoning(text: str, sealed: str | None, where: str) -> Reasoning:
     return Reasoning(redacted=value.removeprefix(REDACTED), origin=origin, path=where)
 
 
-def _thought(item: Body, field: str, where: str) -> str:
+def _thought(item: Body, field: str, where: str, losses: Losses) -> str:
     texts = []
     for at, part in enumerate(fields.items(item, field, path=f"{where}.{field}")):
         if not isinstance(part, dict):
             raise fields.wrong_type(f"{where}.{field}[{at}]", "an object", part)
+        losses.drop_others(part, ("type", "text"), f"{where}.{field}[{at}]")
         texts.append(fields.required_text(part, "text", f"{where}.{field}[{at}]"))
     return "\n\n".join(texts)
 
@@ -344,6 +357,7 @@ def _read_tools(tools: list[object], losses: Losses) -> tuple[Tool, ...]:
         if kind in OFFERED_TOOLS:
             losses.drop(f"{where}.{kind}")
         elif kind == "namespace":
+            losses.drop_others(tool, ("type", "name", "tools"), where)
             namespace = fields.required_text(tool, "name", where)
             for inner_at, inner in enumerate(fields.items(tool, "tools", path=f"{where}.tools")):
                 inside = f"{where}.tools[{inner_at}]"
@@ -365,6 +379,7 @@ def _read_tool(tool: Body, where: str, losses: Losses, *, namespace: str | None 
     if kind == "custom":
         losses.drop_others(tool, ("type", "name", "description", "format"), where)
         form = fields.mapping(tool, "format", path=f"{where}.format")
+        losses.drop_others(form, ("type", "syntax", "definition"), f"{where}.format")
         return Tool(name=name, description=_with_grammar(description, form), schema=_CUSTOM_SCHEMA, path=where)
     losses.drop_others(tool, ("type", "name", "description", "parameters", "strict"), where)
     return Tool(
@@ -392,7 +407,7 @@ def _with_grammar(description: str | None, form: Body) -> str | None:
     return f"{description or ''}\n\nThe input must match this {form.get('syntax')} grammar:\n{definition}".strip()
 
 
-def _read_tool_choice(body: Body) -> ToolChoice | None:
+def _read_tool_choice(body: Body, losses: Losses) -> ToolChoice | None:
     choice = body.get("tool_choice")
     if choice is None:
         return None
@@ -401,23 +416,28 @@ def _read_tool_choice(body: Body) -> ToolChoice | None:
     if not isinstance(choice, dict):
         raise fields.invalid("tool_choice", f"must be one of {', '.join(CHOICE_MODES)}, or an object")
     if kind_of(choice) in ("function", "custom"):
-        return ToolChoice("required", (_chosen(choice, "tool_choice"),))
+        return ToolChoice("required", (_chosen(choice, "tool_choice", losses),))
     if kind_of(choice) == "allowed_tools":
+        losses.drop_others(choice, ("type", "mode", "tools"), "tool_choice")
         named = fields.items(choice, "tools", path="tool_choice.tools")
-        names = tuple(_chosen(tool, "tool_choice.tools") for tool in named if isinstance(tool, dict))
+        names = tuple(_chosen(tool, "tool_choice.tools[]", losses) for tool in named if isinstance(tool, dict))
         return ToolChoice("required" if choice.get("mode") == "required" else "auto", names)
     raise NotCarried("tool_choice")
 
 
-def _chosen(tool: Body, where: str) -> str:
+def _chosen(tool: Body, where: str, losses: Losses) -> str:
+    losses.drop_others(tool, ("type", "name", "namespace"), where)
     return namespaced(fields.text(tool, "namespace"), fields.required_text(tool, "name", where))
 
 
 # The rest -----------------------------------------------------------------------------------------------------------
 
 
-def _read_format(body: Body) -> Format | None:
-    given = fields.mapping(fields.mapping(body, "text"), "format", path="text.format")
+def _read_format(body: Body, losses: Losses) -> Format | None:
+    text = fields.mapping(body, "text")
+    losses.drop_others(text, ("format", "verbosity"), "text")
+    given = fields.mapping(text, "format", path="text.format")
+    losses.drop_others(given, ("type", "name", "description", "schema", "strict"), "text.format")
     match given.get("type"):
         case None | "text":
             return None
@@ -440,9 +460,12 @@ def _read_thinking(body: Body, losses: Losses) -> Thinking | None:
     effort = fields.text(given, "effort", path="reasoning.effort")
     if effort is not None and effort not in EFFORTS:
         raise fields.invalid("reasoning.effort", f"must be one of {', '.join(EFFORTS)}")
+    summary = given.get("summary") or given.get("generate_summary")
     if effort is None:
+        if summary is not None:  # of what it would think unasked
+            losses.drop("reasoning.summary")
         return None
-    return Thinking(effort=next(word for word in EFFORTS if word == effort))
+    return Thinking(effort=next(word for word in EFFORTS if word == effort), visible=None if summary is None else True)
 
 
 def _wants_logprobs(body: Body, losses: Losses) -> bool:

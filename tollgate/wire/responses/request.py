@@ -124,7 +124,7 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
         text["verbosity"] = prompt.verbosity
     sent: Body = {
         "model": model,
-        "input": _write_input(prompt.turns),
+        "input": _write_input(prompt.turns, losses),
         "store": False,
         "include": include or None,
         "max_output_tokens": cap,
@@ -143,7 +143,7 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
     return {field: value for field, value in sent.items() if value is not None}
 
 
-def _write_input(turns: Iterable[Turn]) -> list[Body]:
+def _write_input(turns: Iterable[Turn], losses: Losses) -> list[Body]:
     """Results, thoughts and calls are items of their own; what was said between them is a message."""
     items: list[Body] = []
     for turn in turns:
@@ -152,9 +152,9 @@ def _write_input(turns: Iterable[Turn]) -> list[Body]:
             if isinstance(part, ToolCall | ToolResult | Reasoning):
                 items += _message(turn, said)
                 said = []
-                items.append(_write_item(part))
+                items.append(_write_item(part, losses))
             else:
-                said.append(_write_part(part))
+                said.append(_write_part(part, losses))
         items += _message(turn, said)
     return items
 
@@ -170,13 +170,13 @@ def _message(turn: Turn, said: list[Body]) -> list[Body]:
     return [{"role": turn.role, "content": said}]
 
 
-def _write_item(part: ToolCall | ToolResult | Reasoning) -> Body:
+def _write_item(part: ToolCall | ToolResult | Reasoning, losses: Losses) -> Body:
     match part:
         case ToolCall():
             arguments = part.arguments or "{}"
             return {"type": "function_call", "call_id": call_id(part.id), "name": part.name, "arguments": arguments}
         case ToolResult():
-            shown = [_write_part(inner) for inner in part.parts]
+            shown = [_write_part(inner, losses) for inner in part.parts]
             plain = all(inner["type"] == "input_text" for inner in shown)
             output = "\n".join(inner["text"] for inner in shown) if plain else shown
             return {"type": "function_call_output", "call_id": call_id(part.call_id), "output": output}
@@ -192,7 +192,7 @@ def call_id(id: str) -> str:
     return neutral.safe_id(id, allowed=_CALL_ID, longest=MAX_CALL_ID_CHARS)
 
 
-def _write_part(part: Part) -> Body:
+def _write_part(part: Part, losses: Losses) -> Body:
     match part:
         case Text() | Refused():
             return {"type": "input_text", "text": part.text}
@@ -203,6 +203,8 @@ def _write_part(part: Part) -> Body:
             title = f' title="{part.name}"' if part.name else ""
             return {"type": "input_text", "text": f"<document{title}>\n{part.text}\n</document>"}
         case Document() if part.url is not None:
+            if part.name is not None:  # the address names the file
+                losses.drop(part.path, "name")
             return {"type": "input_file", "file_url": part.url}
         case Document():
             data = f"data:{part.media_type or 'application/pdf'};base64,{part.data}"
