@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tollgate.sinks.parquet import Connection
-from tollgate.sinks.rows import KEYS, SCHEMAS
+from tollgate.sinks.schemas import KEYS, SCHEMAS
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,29 +5,33 @@ Pure: no clock, no I/O. Records come in; batches of rows with the cursors they l
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import pyarrow as pa
 
 from tollgate.errors import Unreadable
-from tollgate.events import Adjusted, AuditRecorded, Ended, Event, OwnerTook, decode
+from tollgate.events import Adjusted, AuditRecorded, Ended, OwnerTook, decode
 from tollgate.journal import JOURNAL, NO_EPOCH, valid
 from tollgate.log import Record
 from tollgate.sinks import rows
 from tollgate.sinks.manifest import Cursor
-from tollgate.sinks.rows import DAY_MS, Row
+from tollgate.sinks.rows import DAY_MS, Placed, PlacedAudit
 
 AUDIT = "audit"
 TOPICS = (JOURNAL, AUDIT)
 
-SEAL_ROWS = 800  # about 200 requests: 1 ms; fewer at a time cost more each (100 a third more, 20 four times as much)
+# Events that become columns together. About 1 ms; fewer at a time cost more each.
+SEAL_EVENTS = 200
 
 # Half of the journal's records, of which no row is made: told by their first bytes, they need not be decoded.
 _NO_ROWS = (b'{"type":"admitted.', b'{"type":"attempt_started.')
+
+
+Of = TypeVar("Of", Placed, PlacedAudit)
 
 
 class Skipped(NamedTuple):
@@ -65,15 +69,18 @@ def cursor_key(topic: str, partition: int) -> str:
 class Fold:
     """The rows of all records taken since the last `cut`, each counted once however often it is delivered.
 
-    Rows become columns a few hundred at a time: none of these steps holds up the event loop for more than a
-    millisecond or two, and tuples that die young cost no garbage collection.
+    Events become columns `seal_events` at a time. With some hundred of them, none of these steps holds up an event loop
+    for more than a millisecond or two.
     """
 
-    def __init__(self, cursors: Mapping[str, Cursor]) -> None:
+    def __init__(self, cursors: Mapping[str, Cursor], *, seal_events: int = SEAL_EVENTS) -> None:
         self._cursors: dict[str, Cursor] = {key: msgspec.structs.replace(cursor) for key, cursor in cursors.items()}
         self._base = dict(cursors)
-        self._loose: defaultdict[tuple[int, str], list[Row]] = defaultdict(list)  # by day since 1970, and table
-        self._loose_size = 0
+        self._seal_events = seal_events
+        # Events that are no columns yet, by day since 1970.
+        self._journal: defaultdict[int, list[Placed]] = defaultdict(list)
+        self._audit: defaultdict[int, list[PlacedAudit]] = defaultdict(list)
+        self._loose = 0
         self._sealed: defaultdict[tuple[int, str], list[Any]] = defaultdict(list)
         self._sealed_size = 0
         self._skipped: list[Skipped] = []
@@ -83,7 +90,8 @@ class Fold:
     @property
     def size(self) -> int:
         """How many rows a cut would give."""
-        return self._sealed_size + self._loose_size
+        loose = sum(rows.rows_of(each.event) for of_day in self._journal.values() for each in of_day)
+        return self._sealed_size + loose + sum(map(len, self._audit.values()))
 
     def offset(self, topic: str, partition: int) -> int:
         """The offset of the next record to take."""
@@ -103,22 +111,23 @@ class Fold:
         if not records:
             return
         topic, partition = records[0].topic, records[0].partition
-        key = cursor_key(topic, partition)
-        cursor = self._cursors.setdefault(key, Cursor())
-        take_one = self._take_journal if topic == JOURNAL else self._take_audit
+        cursor = self._cursors.setdefault(cursor_key(topic, partition), Cursor())
+        take_one, passed = (self._take_journal, _NO_ROWS) if topic == JOURNAL else (self._take_audit, ())
+        if records[0].offset < cursor.offset:
+            records = [record for record in records if record.offset >= cursor.offset]
         for record in records:
-            if record.offset < cursor.offset:
-                continue
-            cursor.offset = record.offset + 1
-            cursor.time_ms = record.timestamp_ms
-            if record.value is None:
+            value = record.value
+            if value is None or value.startswith(passed):
                 continue
             try:
-                take_one(cursor, record, record.value)
+                take_one(cursor, record, value)
             except Unreadable as error:
                 self._skipped.append(Skipped(topic, partition, record.offset, str(error)))
-            if self._loose_size >= SEAL_ROWS:
+            if self._loose >= self._seal_events:
                 self._seal()
+        if records:
+            cursor.offset = records[-1].offset + 1
+            cursor.time_ms = records[-1].timestamp_ms
 
     def cut(self) -> Batch:
         """All rows since the last cut; the next batch begins where this one ends."""
@@ -139,52 +148,60 @@ class Fold:
         self._skipped = []
         return batch
 
-    def _add(self, table: str, timestamp_ms: int, of_table: Sequence[Row]) -> None:
-        if of_table:
-            self._loose[timestamp_ms // DAY_MS, table] += of_table
-            self._loose_size += len(of_table)
-
     def _seal(self) -> None:
-        """Put the loose rows into columns. A record with a number that no column holds is skipped whole."""
-        loose, self._loose, self._loose_size = self._loose, defaultdict(list), 0
+        """Put the loose events into columns. A record with a number that no column holds is skipped whole."""
+        for day, of_journal in self._journal.items():
+            for table, columns in self._tables(JOURNAL, rows.journal_tables, of_journal).items():
+                self._keep(day, table, columns)
+        for day, of_audit in self._audit.items():
+            for table, columns in self._tables(AUDIT, rows.audit_tables, of_audit).items():
+                self._keep(day, table, columns)
+        self._journal.clear()
+        self._audit.clear()
+        self._loose = 0
+
+    def _keep(self, day: int, table: str, columns: Any) -> None:
+        if columns.num_rows:
+            self._sealed[day, table].append(columns)
+            self._sealed_size += columns.num_rows
+
+    def _tables(
+        self, topic: str, make: Callable[[Sequence[Of]], dict[str, Any]], placed: Sequence[Of]
+    ) -> dict[str, Any]:
         try:
-            sealed = {key: rows.table_of(key[1], of_table) for key, of_table in loose.items()}
+            return make(placed)
         except (pa.ArrowInvalid, OverflowError):
-            self._skipped += _take_out_unfit(loose)
-            sealed = {key: rows.table_of(key[1], of_table) for key, of_table in loose.items() if of_table}
-        for key, table in sealed.items():
-            self._sealed[key].append(table)
-            self._sealed_size += table.num_rows
+            fit = []
+            for each in placed:
+                try:
+                    make([each])
+                except (pa.ArrowInvalid, OverflowError) as error:
+                    self._skipped.append(Skipped(topic, each.partition, each.offset, str(error)))
+                else:
+                    fit.append(each)
+            return make(fit)
 
     def _take_journal(self, cursor: Cursor, record: Record, value: bytes) -> None:
-        if value.startswith(_NO_ROWS):
-            return
         event = decode(value)
-        if type(event) is OwnerTook:
+        kind = type(event)
+        if kind is OwnerTook:
             cursor.epoch = record.offset
-        elif valid(cursor.epoch, event):
-            self._add_journal_rows(event, record)
-        elif type(event) in (Ended, Adjusted):
-            self.fenced += 1
-
-    def _add_journal_rows(self, event: Event, record: Record) -> None:
-        place = record.partition, record.offset, record.timestamp_ms
-        if type(event) is Ended:
-            self._add("usage", record.timestamp_ms, [rows.usage_row(event, *place)])
-            self._add(
-                "attempts", record.timestamp_ms, [rows.attempt_row(event, each, *place) for each in event.attempts]
-            )
-            self._add("costs", record.timestamp_ms, rows.ended_cost_rows(event, *place))
-        elif type(event) is Adjusted:
-            self._add("costs", record.timestamp_ms, rows.adjusted_cost_rows(event, *place))
+        elif kind is Ended or kind is Adjusted:
+            if valid(cursor.epoch, event):
+                placed = Placed(event, record.partition, record.offset, record.timestamp_ms)  # type: ignore[arg-type]
+                self._journal[record.timestamp_ms // DAY_MS].append(placed)
+                self._loose += 1
+            else:
+                self.fenced += 1
 
     def _take_audit(self, cursor: Cursor, record: Record, value: bytes) -> None:
         cursor.hash = chain(cursor.hash, value)
         event = decode(value)
         if type(event) is not AuditRecorded:
             raise Unreadable(f"not an audit record: {type(event).__name__}")
-        row = rows.audit_row(event, record.partition, record.offset, record.timestamp_ms, hash=cursor.hash)
-        self._add("audit", record.timestamp_ms, [row])
+        placed = PlacedAudit(event, record.partition, record.offset, record.timestamp_ms, cursor.hash)
+        self._audit[record.timestamp_ms // DAY_MS].append(placed)
+        self._loose += 1
 
 
 def chain(hash: str, value: bytes) -> str:
@@ -193,22 +210,3 @@ def chain(hash: str, value: bytes) -> str:
     A record that is altered, removed or inserted changes every link after it.
     """
     return sha256(bytes.fromhex(hash) + value).hexdigest()
-
-
-def _take_out_unfit(loose: Mapping[tuple[int, str], list[Row]]) -> list[Skipped]:
-    """Remove the rows of every record of which a row does not fit into its columns; tell which."""
-    unfit: dict[tuple[str, int, int], str] = {}
-    for (_, table), of_table in loose.items():
-        for row in of_table:
-            try:
-                rows.table_of(table, [row])
-            except (pa.ArrowInvalid, OverflowError) as error:
-                unfit[_place(table, row)] = str(error)
-    for (_, table), of_table in loose.items():
-        of_table[:] = [row for row in of_table if _place(table, row) not in unfit]
-    return [Skipped(*place, reason) for place, reason in unfit.items()]
-
-
-def _place(table: str, row: Row) -> tuple[str, int, int]:
-    """Topic, partition and offset of the record that the row was made of."""
-    return AUDIT if table == "audit" else JOURNAL, row[-2], row[-1]

@@ -10,13 +10,33 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow.parquet as pq
 
-from tollgate.sinks.rows import KEYS, SCHEMAS
+from tollgate.sinks.schemas import KEYS, SCHEMAS
 
 COMPACTION_MEMORY = "128MB"
 SLICE_ROWS = 250_000  # sorted at a time
 ROW_GROUP_ROWS = 20_000
 
-_OPTIONS = {"compression": "zstd", "version": "2.6"}
+# What hardly ever comes twice: a dictionary of it would be made, found too large, and dropped, which costs a third of
+# all writing, and makes files larger by a sixth.
+_DISTINCT = {
+    "request_id",
+    "ts",
+    "accepted_at",
+    "started_at",
+    "quantity",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "bill_usd",
+    "hold_usd",
+    "latency_ms",
+    "ttft_ms",
+    "overhead_ms",
+    "upstream_request_id",
+    "usage_raw",
+    "hash",
+    "log_offset",
+}
 
 if TYPE_CHECKING:
     import duckdb  # 50 MB once it is used: only who compacts or asks loads it
@@ -28,7 +48,14 @@ else:
 
 def write(table: Any, path: Path) -> None:
     """Write a `pyarrow.Table` to one file; not yet durable."""
-    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, **_OPTIONS)
+    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, **_options(table.schema))
+
+
+def _options(schema: Any) -> dict[str, Any]:
+    repeated = [name for name in schema.names if name not in _DISTINCT | {"tags"}]
+    if "tags" in schema.names:
+        repeated += ["tags.key_value.key", "tags.key_value.value"]
+    return {"compression": "zstd", "version": "2.6", "use_dictionary": repeated}
 
 
 def in_order(table: str, rows: Any) -> Any:
@@ -93,7 +120,7 @@ def join(table: str, inputs: Sequence[Path], output: Path, *, in_order: bool, sp
     try:
         with (
             connect(memory=COMPACTION_MEMORY, threads=1, spill=spill) as connection,
-            pq.ParquetWriter(output, schema, **_OPTIONS) as writer,
+            pq.ParquetWriter(output, schema, **_options(schema)) as writer,
         ):
             view_files(connection, "input", table, inputs)
             stretches = _sorted_stretches(connection, table) if in_order else [connection.sql('FROM "input"')]

@@ -25,7 +25,7 @@ from tollgate.sinks.differences import Difference, compare
 from tollgate.sinks.fold import AUDIT, TOPICS, Fold, cursor_key
 from tollgate.sinks.manifest import TEMPORARY, DataFile, State, load
 from tollgate.sinks.retention import epoch_at
-from tollgate.sinks.rows import SCHEMAS
+from tollgate.sinks.schemas import SCHEMAS
 
 COSTS = "costs"
 COPY_GRACE_MS = 10_000  # a copy may lag so far behind its journal; a crash in between is mended at the next start
@@ -148,7 +148,7 @@ def _write_rows(reading: _Reading, fold: Fold) -> None:
 
 async def _read_copies(log: Log, reading: _Reading) -> None:
     spans = {span.partition: span for span in reading.spans if span.topic == JOURNAL}
-    waiting: list[rows.Row] = []
+    waiting: list[rows.Booking] = []
     for partition, start in sorted((await log.starts(COSTS)).items()):
         cut = start > 0
         async for records in log.scan(COSTS, partition, start):
@@ -157,13 +157,13 @@ async def _read_copies(log: Log, reading: _Reading) -> None:
             for record in records:
                 waiting += _copies(record, reading)
             if len(waiting) >= WAITING_ROWS:
-                await asyncio.to_thread(reading.write, "copies", rows.table_of("costs", waiting))
+                await asyncio.to_thread(reading.write, "copies", rows.costs_table(waiting))
                 waiting = []
-    await asyncio.to_thread(reading.write, "copies", rows.table_of("costs", waiting))
+    await asyncio.to_thread(reading.write, "copies", rows.costs_table(waiting))
 
 
-def _copies(record: Record, reading: _Reading) -> list[rows.Row]:
-    """The lines of one record of the topic `costs`, as rows of the table `costs`."""
+def _copies(record: Record, reading: _Reading) -> list[rows.Booking]:
+    """The lines of one record of the topic `costs`."""
     place = record.partition, record.offset, record.timestamp_ms
     try:
         event = decode(record.value or b"")
@@ -173,19 +173,8 @@ def _copies(record: Record, reading: _Reading) -> list[rows.Row]:
         where = f"{COSTS}/{record.partition}@{record.offset}"
         reading.differences.append(Difference(source="log", place=where, what=str(error)))
         return []
-    return [
-        rows.cost_row(
-            line,
-            index,
-            *place,
-            request_id=event.request_id,
-            org_id=event.org_id,
-            attempt=event.attempt,
-            revision=event.revision,
-            period="",
-        )
-        for index, line in enumerate(event.lines)
-    ]
+    booking = rows.Booking(event.lines, event.request_id, event.org_id, event.attempt, event.revision, "", *place)
+    return [booking]
 
 
 class _Watch:

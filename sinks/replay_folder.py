@@ -18,7 +18,7 @@ import msgspec
 from tollgate.errors import ConfigError, UsageError
 from tollgate.sinks import disk
 from tollgate.sinks.manifest import LOG, TEMPORARY, Cursor, Manifest
-from tollgate.sinks.rows import SCHEMAS
+from tollgate.sinks.schemas import SCHEMAS
 from tollgate.sinks.starts import Range
 
 LOCK = "_lock"

@@ -1,347 +1,296 @@
-"""What a record of the log becomes: rows of `usage`, `attempts`, `costs` and `audit`, and the types of their columns.
+"""What a record of the log becomes: rows of `usage`, `attempts`, `costs` and `audit`.
 
 A row is a pure function of one record and its place in the log; its last two columns name that place. Nothing in a
 row is ever changed: what is learned later is a further row of `costs`, with a revision and a time of its own.
-Unknown is null, never 0. Pure: no clock, no I/O.
+Unknown is null, never 0. Some hundred records are made into columns at once, with no rows between. Pure: no clock, no
+I/O.
 """
 
-import sys
-from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from itertools import accumulate, chain, pairwise, repeat
+from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
 import pyarrow as pa
 
-from tollgate.events import Adjusted, Attempt, AuditRecorded, CostLine, Ended, Usage
-
-Row = tuple[Any, ...]
+from tollgate.events import Adjusted, Attempt, AuditRecorded, CostLine, Ended, Request, Usage
+from tollgate.sinks.arrays import INT, MONEY, TEXT, double, flag, indices, integer, long, money, tags, text, time
+from tollgate.sinks.schemas import SCHEMAS
 
 DAY_MS = 86_400_000
 
-_text, _flag, _int, _long = pa.string(), pa.bool_(), pa.int32(), pa.int64()
-_time = pa.timestamp("us", "UTC")
-_money = pa.decimal128(38, 12)
-_tags = pa.map_(_text, _text)
-_PLACE = [("log_partition", _int), ("log_offset", _long)]
+Fields: TypeAlias = dict[str, Sequence[Any]]
+"""Values by the name of a field."""
 
-# In rows, money is an integer of pico-dollars, a time an integer of Unix milliseconds, a map a list of pairs.
-SCHEMAS: dict[str, Any] = {
-    "usage": pa.schema(
-        [
-            ("request_id", _text),
-            ("ts", _time),
-            ("org_id", _text),
-            ("team_id", _text),
-            ("key_id", _text),
-            ("user_id", _text),
-            ("endpoint", _text),
-            ("dialect", _text),
-            ("model_requested", _text),
-            ("provider", _text),
-            ("account", _text),
-            ("model", _text),
-            ("status", _text),
-            ("http_status", _int),
-            ("error", _text),
-            ("reason", _text),
-            ("stream", _flag),
-            ("input_tokens", _long),
-            ("cache_read_tokens", _long),
-            ("cache_write_tokens", _long),
-            ("output_tokens", _long),
-            ("reasoning_tokens", _long),
-            ("usage_source", _text),
-            ("cost_usd", _money),
-            ("bill_usd", _money),
-            ("hold_usd", _money),
-            ("cost_source", _text),
-            ("period", _text),
-            ("latency_ms", _long),
-            ("ttft_ms", _long),
-            ("overhead_ms", pa.float64()),
-            ("cache", _text),
-            ("attempts", _int),
-            ("tags", _tags),
-            ("price_version", _text),
-            ("accepted_at", _time),
-            *_PLACE,
-        ]
-    ),
-    "attempts": pa.schema(
-        [
-            ("request_id", _text),
-            ("attempt", _int),
-            ("ts", _time),
-            ("org_id", _text),
-            ("provider", _text),
-            ("account", _text),
-            ("model", _text),
-            ("served_model", _text),
-            ("outcome", _text),
-            ("error_class", _text),
-            ("http_status", _int),
-            ("reason", _text),
-            ("started_at", _time),
-            ("latency_ms", _long),
-            ("ttft_ms", _long),
-            ("finish_reason", _text),
-            ("upstream_request_id", _text),
-            ("cost_usd", _money),
-            ("bill_usd", _money),
-            ("cost_source", _text),
-            ("usage_source", _text),
-            ("usage_raw", _text),
-            *_PLACE,
-        ]
-    ),
-    "costs": pa.schema(
-        [
-            ("request_id", _text),
-            ("attempt", _int),
-            ("revision", _int),
-            ("line", _int),
-            ("ts", _time),
-            ("org_id", _text),
-            ("period", _text),
-            ("meter", _text),
-            ("quantity", _long),
-            ("unit_price_usd", _money),
-            ("cost_usd", _money),
-            ("bill_usd", _money),
-            ("price_version", _text),
-            ("cost_source", _text),
-            *_PLACE,
-        ]
-    ),
-    "audit": pa.schema(
-        [
-            ("ts", _time),
-            ("org_id", _text),
-            ("key_id", _text),
-            ("user_id", _text),
-            ("actor", _text),
-            ("action", _text),
-            ("target", _text),
-            ("method", _text),
-            ("route", _text),
-            ("status", _int),
-            ("provider", _text),
-            ("cost_usd", _money),
-            ("before", _text),
-            ("after", _text),
-            ("request_id", _text),
-            ("ip", _text),
-            ("hash", _text),
-            *_PLACE,
-        ]
-    ),
-}
-
-# What tells one row of a table from every other, and the order within a closed day after organisation and time.
-KEYS: dict[str, tuple[str, ...]] = {
-    "usage": ("log_partition", "log_offset"),
-    "attempts": ("log_partition", "log_offset", "attempt"),
-    "costs": ("log_partition", "log_offset", "attempt", "line"),
-    "audit": ("log_partition", "log_offset"),
-}
-
+_FIRST_REVISION = pa.scalar(0, INT)
 _NO_USAGE = Usage()
 # From the most certain to the least: a sum is as certain as its least certain part.
 _CERTAINTY = ("provider_reported", "computed", "estimated", "unpriced")
+_ONLY_UNPRICED = {"unpriced"}
 
 
-def usage_row(event: Ended, partition: int, offset: int, timestamp_ms: int) -> Row:
-    """The one row of a request. Provider, model and tokens are those of the attempt that answered, or else the last.
+class Placed(NamedTuple):
+    """An event that makes rows, with the place and the time that the log gave it."""
+
+    event: Ended | Adjusted
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+class PlacedAudit(NamedTuple):
+    """An audit record likewise; `hash` chains it to all records before it in its partition."""
+
+    event: AuditRecorded
+    partition: int
+    offset: int
+    timestamp_ms: int
+    hash: str
+
+
+class Booking(NamedTuple):
+    """The cost lines of one attempt, as they were booked apart from an end, and what their rows share."""
+
+    lines: Sequence[CostLine]
+    request_id: str
+    org_id: str
+    attempt: int
+    revision: int
+    period: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+def journal_tables(placed: Sequence[Placed]) -> dict[str, Any]:
+    """The rows of records of the journal as one `pyarrow.Table` a table; those of adjustments come last.
+
+    Raises `pyarrow.ArrowInvalid` or `OverflowError` when a number is larger than its column holds.
+    """
+    ends = [each for each in placed if type(each.event) is Ended]
+    tables = _end_tables(ends)
+    if len(ends) < len(placed):
+        adjusted = costs_table([_adjustment(each) for each in placed if type(each.event) is Adjusted])
+        tables["costs"] = pa.concat_tables([tables["costs"], adjusted])
+    return tables
+
+
+def rows_of(event: Ended | Adjusted) -> int:
+    """How many rows the event makes, in all tables."""
+    if type(event) is Adjusted:
+        return len(event.lines)
+    assert type(event) is Ended
+    return 1 + sum([1 + len(attempt.lines) for attempt in event.attempts])
+
+
+def _end_tables(placed: Sequence[Placed]) -> dict[str, Any]:
+    """The rows of ends: one a request, one an attempt, one a cost line."""
+    events, partitions, offsets, times_ms = zip(*placed, strict=True) if placed else ((), (), (), ())
+    ends = _fields(Ended, events)
+    requests = _fields(Request, ends["request"])
+    attempts_of_end = list(map(len, ends["attempts"]))
+    every_attempt = list(chain.from_iterable(ends["attempts"]))
+    attempts = _fields(Attempt, every_attempt)
+    lines_of_attempt = list(map(len, attempts["lines"]))
+    lines = _fields(CostLine, list(chain.from_iterable(attempts["lines"])))
+
+    # What all rows of a request share; then what those of an attempt do.
+    shared = {
+        "request_id": text(requests["request_id"]),
+        "ts": time(times_ms),
+        "org_id": text(requests["org_id"]),
+        "log_partition": integer(partitions),
+        "log_offset": long(offsets),
+    }
+    end_of_attempt = _repeated(attempts_of_end)
+    shared_by_attempt = {name: column.take(end_of_attempt) for name, column in shared.items()}
+    called = {name: text(attempts[name]) for name in ("provider", "account", "model", "usage_source")}
+    attempt_numbers = integer(attempts["attempt"])
+
+    usage = _usage(ends, requests, attempts, lines, shared, called)
+    calls = _attempts(attempts, lines, shared_by_attempt | called | {"attempt": attempt_numbers})
+    costs = _costs(
+        lines,
+        lines_of_attempt,
+        shared_by_attempt
+        | {
+            "attempt": attempt_numbers,
+            "revision": pa.repeat(_FIRST_REVISION, len(every_attempt)),
+            "period": text(ends["period"]).take(end_of_attempt),
+        },
+    )
+    return {"usage": usage, "attempts": calls, "costs": costs}
+
+
+def _usage(
+    ends: Fields, requests: Fields, attempts: Fields, lines: Fields, shared: dict[str, Any], called: dict[str, Any]
+) -> Any:
+    """One row a request. Provider, model and tokens are those of the attempt that answered, or else the last.
 
     Tokens are null when a call was made but its usage is unknown, 0 when none was made. The cost is that of all
     attempts; null when there is usage but no price for any of it, and the known part when there is for some.
     """
-    request = event.request
-    answer = _answer(event.attempts)
-    lines = [line for attempt in event.attempts for line in attempt.lines]
-    source = _least_certain(lines)
-    return (
-        request.request_id,
-        timestamp_ms,
-        request.org_id,
-        request.team_id,
-        request.key_id,
-        request.user_id,
-        request.endpoint,
-        request.dialect,
-        request.model,
-        answer and answer.provider,
-        answer and answer.account,
-        answer and answer.model,
-        event.status,
-        event.http_status,
-        event.error,
-        event.reason,
-        request.stream,
-        *_tokens(answer),
-        answer and answer.usage_source,
-        event.cost_pusd if source != "unpriced" or _some_price(lines) else None,
-        event.bill_pusd,
-        event.hold_pusd,
-        source,
-        event.period,
-        event.latency_ms,
-        event.ttft_ms,
-        event.overhead_us / 1000,
-        event.cache,
-        len(event.attempts),
-        list(request.tags.items()),
-        event.price_version,
-        request.accepted_ms or None,
-        partition,
-        offset,
+    answers = _answers(ends["attempts"])
+    of_answer = pa.array(answers, INT)
+    usages = [_NO_USAGE if answer is None else attempts["usage"][answer] for answer in answers]
+    first_line = list(accumulate(map(len, attempts["lines"]), initial=0))
+    bounds = [first_line[attempt] for attempt in accumulate(map(len, ends["attempts"]), initial=0)]
+    sources = _sources(lines["cost_source"], bounds)
+    return _table(
+        "usage",
+        {
+            **shared,
+            "team_id": text(requests["team_id"]),
+            "key_id": text(requests["key_id"]),
+            "user_id": text(requests["user_id"]),
+            "endpoint": text(requests["endpoint"]),
+            "dialect": text(requests["dialect"]),
+            "model_requested": text(requests["model"]),
+            **{name: column.take(of_answer) for name, column in called.items()},
+            "status": text(ends["status"]),
+            "http_status": integer(ends["http_status"]),
+            "error": text(ends["error"]),
+            "reason": text(ends["reason"]),
+            "stream": flag(requests["stream"]),
+            **_tokens(usages),
+            "cost_usd": money(_where_priced(ends["cost_pusd"], lines["cost_source"], bounds)),
+            "bill_usd": money(ends["bill_pusd"]),
+            "hold_usd": money(ends["hold_pusd"]),
+            "cost_source": text(sources),
+            "period": text(ends["period"]),
+            "latency_ms": long(ends["latency_ms"]),
+            "ttft_ms": long(ends["ttft_ms"]),
+            "overhead_ms": double([overhead_us / 1000 for overhead_us in ends["overhead_us"]]),
+            "cache": text(ends["cache"]),
+            "attempts": integer(list(map(len, ends["attempts"]))),
+            "tags": tags(requests["tags"]),
+            "price_version": text(ends["price_version"]),
+            "accepted_at": time([accepted_ms or None for accepted_ms in requests["accepted_ms"]]),
+        },
     )
 
 
-def attempt_row(event: Ended, attempt: Attempt, partition: int, offset: int, timestamp_ms: int) -> Row:
-    """The row of one provider call; its cost as it was known when the request ended."""
-    lines = attempt.lines
-    source = _least_certain(lines)
-    return (
-        event.request.request_id,
-        attempt.attempt,
-        timestamp_ms,
-        event.request.org_id,
-        attempt.provider,
-        attempt.account,
-        attempt.model,
-        attempt.served_model,
-        attempt.outcome,
-        attempt.error_class,
-        attempt.http_status,
-        attempt.reason,
-        attempt.started_ms or None,
-        attempt.latency_ms,
-        attempt.ttft_ms,
-        attempt.finish_reason,
-        attempt.upstream_request_id,
-        sum(line.cost_pusd for line in lines) if source != "unpriced" or _some_price(lines) else None,
-        sum(line.bill_pusd for line in lines),
-        source,
-        attempt.usage_source,
-        attempt.usage_raw,
-        partition,
-        offset,
+def _attempts(attempts: Fields, lines: Fields, shared: dict[str, Any]) -> Any:
+    """One row a provider call; its cost as it was known when the request ended."""
+    bounds = list(accumulate(map(len, attempts["lines"]), initial=0))
+    costs_pusd = _sums(lines["cost_pusd"], bounds)
+    return _table(
+        "attempts",
+        {
+            **shared,
+            "served_model": text(attempts["served_model"]),
+            "outcome": text(attempts["outcome"]),
+            "error_class": text(attempts["error_class"]),
+            "http_status": integer(attempts["http_status"]),
+            "reason": text(attempts["reason"]),
+            "started_at": time([started_ms or None for started_ms in attempts["started_ms"]]),
+            "latency_ms": long(attempts["latency_ms"]),
+            "ttft_ms": long(attempts["ttft_ms"]),
+            "finish_reason": text(attempts["finish_reason"]),
+            "upstream_request_id": text(attempts["upstream_request_id"]),
+            "cost_usd": money(_where_priced(costs_pusd, lines["cost_source"], bounds)),
+            "bill_usd": money(_sums(lines["bill_pusd"], bounds)),
+            "cost_source": text(_sources(lines["cost_source"], bounds)),
+            "usage_raw": text(attempts["usage_raw"]),
+        },
     )
 
 
-def cost_row(
-    line: CostLine,
-    index: int,
-    partition: int,
-    offset: int,
-    timestamp_ms: int,
-    *,
-    request_id: str,
-    org_id: str,
-    attempt: int,
-    revision: int,
-    period: str,
-) -> Row:
-    """The row of line `index` of an attempt. Price and cost of what has no price are null; its bill is 0."""
-    priced = line.cost_source != "unpriced"
-    return (
-        request_id,
-        attempt,
-        revision,
-        index,
-        timestamp_ms,
-        org_id,
-        period,
-        line.meter,
-        line.quantity,
-        line.unit_price_pusd if priced else None,
-        line.cost_pusd if priced else None,
-        line.bill_pusd,
-        line.price_version,
-        line.cost_source,
+def costs_table(bookings: Sequence[Booking]) -> Any:
+    """The rows of lines that were booked apart from an end. Raises as `journal_tables`."""
+    groups, request_ids, org_ids, attempts, revisions, periods, partitions, offsets, times_ms = (
+        zip(*bookings, strict=True) if bookings else [()] * len(Booking._fields)
+    )
+    shared = {
+        "request_id": text(request_ids),
+        "org_id": text(org_ids),
+        "attempt": integer(attempts),
+        "revision": integer(revisions),
+        "period": text(periods),
+        "log_partition": integer(partitions),
+        "log_offset": long(offsets),
+        "ts": time(times_ms),
+    }
+    lines = _fields(CostLine, list(chain.from_iterable(groups)))
+    return _costs(lines, list(map(len, groups)), shared)
+
+
+def _adjustment(placed: Placed) -> Booking:
+    """It counts in the period of its own time: what was invoiced stays as it was."""
+    event, partition, offset, timestamp_ms = placed
+    assert type(event) is Adjusted
+    return Booking(
+        event.lines,
+        event.request_id,
+        event.org_id,
+        event.attempt,
+        event.revision,
+        period_of(timestamp_ms),
         partition,
         offset,
+        timestamp_ms,
     )
 
 
-def ended_cost_rows(event: Ended, partition: int, offset: int, timestamp_ms: int) -> list[Row]:
-    """The lines of all attempts of a request: revision 0, in the period in which the request was admitted."""
-    return [
-        cost_row(
-            line,
-            index,
-            partition,
-            offset,
-            timestamp_ms,
-            request_id=event.request.request_id,
-            org_id=event.request.org_id,
-            attempt=attempt.attempt,
-            revision=0,
-            period=event.period,
+def _costs(lines: Fields, counts: Sequence[int], shared: dict[str, Any]) -> Any:
+    """One row a cost line, in groups of so many that share columns. Price and cost of what has no price are null; its
+    bill is 0."""
+    unit_prices_pusd, costs_pusd = lines["unit_price_pusd"], lines["cost_pusd"]
+    if "unpriced" in lines["cost_source"]:
+        priced = [source != "unpriced" for source in lines["cost_source"]]
+        unit_prices_pusd, costs_pusd = (
+            [amount if known else None for amount, known in zip(amounts, priced, strict=True)]
+            for amounts in (unit_prices_pusd, costs_pusd)
         )
-        for attempt in event.attempts
-        for index, line in enumerate(attempt.lines)
-    ]
+    group = _repeated(counts)
+    return _table(
+        "costs",
+        {
+            **{name: column.take(group) for name, column in shared.items()},
+            "line": indices(chain.from_iterable(map(range, counts))),
+            "meter": text(lines["meter"]),
+            "quantity": long(lines["quantity"]),
+            "unit_price_usd": money(unit_prices_pusd),
+            "cost_usd": money(costs_pusd),
+            "bill_usd": money(lines["bill_pusd"]),
+            "price_version": text(lines["price_version"]),
+            "cost_source": text(lines["cost_source"]),
+        },
+    )
 
 
-def adjusted_cost_rows(event: Adjusted, partition: int, offset: int, timestamp_ms: int) -> list[Row]:
-    """The lines of an adjustment, in the period of its own time: what was invoiced stays as it was."""
-    period = period_of(timestamp_ms)
-    return [
-        cost_row(
-            line,
-            index,
-            partition,
-            offset,
-            timestamp_ms,
-            request_id=event.request_id,
-            org_id=event.org_id,
-            attempt=event.attempt,
-            revision=event.revision,
-            period=period,
-        )
-        for index, line in enumerate(event.lines)
-    ]
-
-
-def audit_row(event: AuditRecorded, partition: int, offset: int, timestamp_ms: int, *, hash: str) -> Row:
-    """The row of an audit record; `hash` chains it to all records before it in its partition.
+def audit_tables(placed: Sequence[PlacedAudit]) -> dict[str, Any]:
+    """One row an audit record, in the one table `audit`. Raises as `journal_tables`.
 
     Accesses that reach a provider have their cost in `usage`; `provider` and `cost_usd` are null here.
     """
-    return (
-        timestamp_ms,
-        event.org_id,
-        event.key_id,
-        event.user_id,
-        event.actor,
-        event.action,
-        event.target,
-        event.method,
-        event.route,
-        event.status,
-        None,
-        None,
-        event.before,
-        event.after,
-        event.request_id,
-        event.ip,
-        hash,
-        partition,
-        offset,
+    events = [each.event for each in placed]
+    audit = _table(
+        "audit",
+        {
+            "ts": time([each.timestamp_ms for each in placed]),
+            "org_id": text([event.org_id for event in events]),
+            "key_id": text([event.key_id for event in events]),
+            "user_id": text([event.user_id for event in events]),
+            "actor": text([event.actor for event in events]),
+            "action": text([event.action for event in events]),
+            "target": text([event.target for event in events]),
+            "method": text([event.method for event in events]),
+            "route": text([event.route for event in events]),
+            "status": integer([event.status for event in events]),
+            "provider": pa.nulls(len(events), TEXT),
+            "cost_usd": pa.nulls(len(events), MONEY),
+            "before": text([event.before for event in events]),
+            "after": text([event.after for event in events]),
+            "request_id": text([event.request_id for event in events]),
+            "ip": text([event.ip for event in events]),
+            "hash": text([each.hash for each in placed]),
+            "log_partition": integer([each.partition for each in placed]),
+            "log_offset": long([each.offset for each in placed]),
+        },
     )
-
-
-def table_of(table: str, rows: Sequence[Row]) -> Any:
-    """The rows as a `pyarrow.Table` of the table's schema. Raises `pyarrow.ArrowInvalid` or `OverflowError`
-    when a number is larger than its column holds."""
-    schema = SCHEMAS[table]
-    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(schema)
-    return pa.Table.from_arrays(
-        [_array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
-    )
+    return {"audit": audit}
 
 
 def period_of(timestamp_ms: int) -> str:
@@ -354,86 +303,74 @@ def day_of(timestamp_ms: int) -> str:
     return datetime.fromtimestamp(timestamp_ms / 1000, UTC).strftime("%Y-%m-%d")
 
 
-def _answer(attempts: Sequence[Attempt]) -> Attempt | None:
-    for attempt in reversed(attempts):
-        if attempt.outcome == "ok":
-            return attempt
-    return attempts[-1] if attempts else None
+def _table(name: str, columns: dict[str, Any]) -> Any:
+    schema = SCHEMAS[name]
+    return pa.Table.from_arrays([columns[column] for column in schema.names], schema=schema)
 
 
-def _tokens(answer: Attempt | None) -> tuple[int | None, ...]:
-    if answer is not None and answer.usage is None:
-        return (None,) * 5
-    usage = answer.usage if answer is not None and answer.usage is not None else _NO_USAGE
-    return (
-        usage.input_tokens,
-        usage.cache_read_tokens,
-        usage.cache_write_5m_tokens + usage.cache_write_1h_tokens + usage.cache_write_tokens,
-        usage.output_tokens,
-        usage.reasoning_tokens,
-    )
+def _fields(struct: type[msgspec.Struct], objects: Sequence[Any]) -> Fields:
+    """The objects' values by field. Each object is looked at once: field after field, most of the time would go into
+    fetching the same objects from memory again."""
+    names = struct.__struct_fields__
+    columns = zip(*map(msgspec.structs.astuple, objects), strict=True) if objects else [()] * len(names)
+    return dict(zip(names, columns, strict=True))
 
 
-def _least_certain(lines: Sequence[CostLine]) -> str | None:
-    sources = {line.cost_source for line in lines}
-    return max(sources, key=_CERTAINTY.index, default=None)
+def _repeated(counts: Sequence[int]) -> Any:
+    """The position of each count, as often as it says."""
+    return indices(chain.from_iterable(map(repeat, range(len(counts)), counts)))
 
 
-def _some_price(lines: Sequence[CostLine]) -> bool:
-    return any(line.cost_source != "unpriced" for line in lines)
+def _answers(attempts_of_ends: Sequence[Sequence[Attempt]]) -> list[int | None]:
+    """Which attempt answered, or else was the last: its position among all attempts of all ends; None without any."""
+    found: list[int | None] = []
+    first = 0
+    for attempts in attempts_of_ends:
+        answer = len(attempts) - 1
+        for number in range(answer, -1, -1):
+            if attempts[number].outcome == "ok":
+                answer = number
+                break
+        found.append(first + answer if attempts else None)
+        first += len(attempts)
+    return found
 
 
-def _array(values: Sequence[Any], type: Any) -> Any:
-    """A column of the values of rows. Raises as `table_of` does."""
-    try:
-        return _BULK[type](values) if type in _BULK else pa.array(values, type)
-    except TypeError:  # nulls among them
-        if type == _money:
-            return _money_array(values)
-        if type == _time:
-            return pa.array(values, pa.timestamp("ms", "UTC")).cast(type)
-        return pa.array(values, type)
+def _tokens(usages: Sequence[Usage | None]) -> dict[str, Any]:
+    """The columns of tokens, null where the usage is."""
+    fields = _fields(Usage, [_NO_USAGE if usage is None else usage for usage in usages])
+    cache_writes = (fields[f"cache_write{lifetime}_tokens"] for lifetime in ("_5m", "_1h", ""))
+    fields["cache_write_tokens"] = list(map(sum, zip(*cache_writes, strict=True)))
+    names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+    if None not in usages:
+        return {name: long(fields[name]) for name in names}
+    known = [usage is not None for usage in usages]
+    return {
+        name: long([tokens if told else None for tokens, told in zip(fields[name], known, strict=True)])
+        for name in names
+    }
 
 
-# A column without nulls is laid out as Arrow keeps it, and taken over as it is: 10 ns a value instead of 40 and more,
-# and nothing of what Arrow asks for each column it converts (20 us, with a cast 40).
+# Groups of cost lines: `bounds` are where each begins, and where the last ends.
 
 
-def _bulk(type: Any, values: "array[int]", length: int) -> Any:
-    return pa.Array.from_buffers(type, length, [None, pa.py_buffer(values)])
+def _sums(amounts: Sequence[int], bounds: Sequence[int]) -> list[int]:
+    before = list(accumulate(amounts, initial=0))
+    return [before[end] - before[begin] for begin, end in pairwise(bounds)]
 
 
-def _bulk_money(values_pusd: Sequence[int]) -> Any:
-    """DECIMAL(38,12) of whole pico-dollars: the same 128-bit integers, here as two words each, the lower one first."""
-    try:
-        low = array("q", values_pusd)
-    except OverflowError:
-        return _money_array(values_pusd)
-    words = array("q", bytes(16 * len(low)))
-    words[::2] = low
-    if low and min(low) < 0:
-        words[1::2] = array("q", [-1 if value < 0 else 0 for value in low])
-    return _bulk(_money, words, len(low))
+def _sources(sources: Sequence[str], bounds: Sequence[int]) -> list[str | None]:
+    """The least certain source of each group, None without any."""
+    if len(set(sources)) == 1:
+        return [sources[0] if end > begin else None for begin, end in pairwise(bounds)]
+    return [max(sources[begin:end], key=_CERTAINTY.index, default=None) for begin, end in pairwise(bounds)]
 
 
-_BULK: dict[Any, Callable[[Sequence[Any]], Any]] = {
-    _int: lambda values: _bulk(_int, array("i", values), len(values)),
-    _long: lambda values: _bulk(_long, array("q", values), len(values)),
-    _time: lambda values_ms: _bulk(_time, array("q", [value * 1000 for value in values_ms]), len(values_ms)),
-    _money: _bulk_money,
-}
-if sys.byteorder == "big":  # Arrow's words are then the other way round
-    del _BULK[_money]
-
-
-def _money_array(values_pusd: Sequence[int | None]) -> Any:
-    """DECIMAL(38,12) made of whole pico-dollars, exactly: the same 128-bit integers, read with twelve decimals.
-
-    Measured 22 ns a value; one `Decimal` each costs 295 ns.
-    """
-    whole = pa.decimal128(38, 0)
-    try:
-        amounts = pa.array(values_pusd, pa.int64()).cast(whole)
-    except OverflowError:  # an amount beyond 9.2 million USD: slower, as exact
-        amounts = pa.array(values_pusd, whole)
-    return pa.Array.from_buffers(_money, len(amounts), amounts.buffers(), amounts.null_count)
+def _where_priced(amounts: Sequence[int], sources: Sequence[str], bounds: Sequence[int]) -> Sequence[int | None]:
+    """The amounts, None for a group of lines of which none has a price."""
+    if "unpriced" not in sources:
+        return amounts
+    return [
+        None if set(sources[begin:end]) == _ONLY_UNPRICED else amount
+        for amount, (begin, end) in zip(amounts, pairwise(bounds), strict=True)
+    ]

@@ -27,7 +27,7 @@ from tollgate.log import Log
 from tollgate.sinks.fold import TOPICS, Fold
 from tollgate.sinks.manifest import TEMPORARY, load
 from tollgate.sinks.parquet import Connection, confine, connect, view_files
-from tollgate.sinks.rows import SCHEMAS
+from tollgate.sinks.schemas import SCHEMAS
 from tollgate.terminal import printable
 
 Format = Literal["table", "csv", "json", "parquet"]

@@ -14,7 +14,7 @@ import pytest
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable
 from tests.roles.site import COMMAND, Site, free_port
 from tollgate.sinks.manifest import load
-from tollgate.sinks.rows import KEYS, SCHEMAS
+from tollgate.sinks.schemas import KEYS, SCHEMAS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.crash]
 

@@ -14,7 +14,7 @@ from tollgate.journal import JOURNAL
 from tollgate.log import Headers, Position, Record
 from tollgate.sinks.fold import TOPICS, Fold
 from tollgate.sinks.manifest import load
-from tollgate.sinks.rows import KEYS, SCHEMAS
+from tollgate.sinks.schemas import KEYS, SCHEMAS
 
 NOON_MS = 1_763_640_000_000  # 2025-11-20 12:00 UTC
 DAY_MS = 86_400_000

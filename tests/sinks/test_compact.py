@@ -13,7 +13,7 @@ from tollgate.sinks import parquet
 from tollgate.sinks.compact import CLOSE_GRACE_MS, MERGE_FILES, SMALL_ROWS, compact, due, first_open_day
 from tollgate.sinks.fold import TOPICS, Fold
 from tollgate.sinks.manifest import KEEP_MS, Change, Compaction, Cursor, DataFile, Manifest, State, load
-from tollgate.sinks.rows import SCHEMAS
+from tollgate.sinks.schemas import SCHEMAS
 from tollgate.sinks.writer import write
 
 MIDNIGHT_MS = NOON_MS + DAY_MS // 2

@@ -5,7 +5,7 @@ from hashlib import sha256
 from tests.sinks.journals import DAY_MS, NOON_MS, MemoryLog, attempt, audit, ended, line, took
 from tollgate.events import Admitted, AttemptStarted, DeadLetter, OwnerReleased, Usage
 from tollgate.journal import JOURNAL
-from tollgate.sinks.fold import AUDIT, SEAL_ROWS, Batch, Fold
+from tollgate.sinks.fold import AUDIT, SEAL_EVENTS, Batch, Fold
 from tollgate.sinks.manifest import Cursor
 
 
@@ -104,13 +104,13 @@ def test_what_cannot_be_read_is_named_and_stops_nothing() -> None:
 def test_rows_become_columns_many_at_a_time_without_loss() -> None:
     log = MemoryLog()
     log.put(took())
-    for number in range(SEAL_ROWS):
+    for number in range(SEAL_EVENTS):
         log.put(ended(f"r{number}"))
     fold = Fold({})
     fold.take(log.records[JOURNAL, 0])
-    assert fold.size == 3 * SEAL_ROWS
+    assert fold.size == 3 * SEAL_EVENTS
     batch = fold.cut()
-    assert requests(batch) == [f"r{number}" for number in range(SEAL_ROWS)]
+    assert requests(batch) == [f"r{number}" for number in range(SEAL_EVENTS)]
     assert (fold.size, fold.cut().parts) == (0, [])
 
 

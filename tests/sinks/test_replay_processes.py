@@ -26,7 +26,7 @@ from tollgate.sinks.manifest import Cursor, load
 from tollgate.sinks.replay import replay
 from tollgate.sinks.replay_folder import only_replay
 from tollgate.sinks.replay_processes import shares
-from tollgate.sinks.rows import KEYS, SCHEMAS
+from tollgate.sinks.schemas import KEYS, SCHEMAS
 from tollgate.sinks.starts import Stretch
 from tollgate.topics import load_topics
 

@@ -18,7 +18,7 @@ from tollgate.sinks import sql
 from tollgate.sinks.compact import compact, due
 from tollgate.sinks.fold import TOPICS, Fold
 from tollgate.sinks.manifest import Manifest
-from tollgate.sinks.rows import SCHEMAS
+from tollgate.sinks.schemas import SCHEMAS
 from tollgate.sinks.writer import write
 
 E12 = Decimal("1e-12")
