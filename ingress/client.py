@@ -39,6 +39,9 @@ NOT_WHOLE = "a part of the answer was lost"
 NOT_ACKNOWLEDGED = "the log did not acknowledge the request in time"
 NOT_WRITTEN = "the cancellation could not be written"
 
+# Kinds of answers in which an error can be told though they have begun; to others happens what happens to a file
+_WITH_WORDS = (b"text/event-stream", b"application/x-ndjson", b"application/json")
+
 _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
@@ -64,6 +67,7 @@ class Client:
         self._watch: asyncio.Task[object] | None = None
         self._sending = False
         self._cancelled = False
+        self._has_words = True  # can an answer that has begun say that it failed?
         self._patience: asyncio.TimerHandle | None = None  # while it is not known whether the log has taken the request
 
     def accept(self, event: RequestAccepted) -> None:
@@ -90,6 +94,9 @@ class Client:
             self._cancel(NOT_WHOLE)  # unless it has been: whatever still comes is of no use to anybody
             if self._incoming.status is None:
                 raise
+            if not self._has_words:
+                await self._break_off()
+                return
             event = WIRES[self._request.dialect].error_event(refusal, self._request.request_id)
             await self._send(self._formed(event, last=True), more=False)
         finally:
@@ -113,7 +120,10 @@ class Client:
                 await self._send(body, more=True)
             reply = await self._waiter.get()
             body = self._formed(reply.body, last=reply.last)
-        await self._send(body, more=False)
+        if reply.status is not None and reply.seq > 0:
+            await self._break_off()
+        else:
+            await self._send(body, more=False)
 
     def _formed(self, body: bytes, *, last: bool) -> bytes:
         return body if self._form is None else self._form.feed(body, last=last)
@@ -124,6 +134,7 @@ class Client:
             headers = [(name, value) for name, value in headers if name != b"content-type"]
         if not any(name == b"content-type" for name, _ in headers):
             headers.append((b"content-type", JSON.encode()))
+        self._has_words = any(name == b"content-type" and value.startswith(_WITH_WORDS) for name, value in headers)
         if reply.last:
             headers.append((b"content-length", str(length).encode()))
         elif self._request.stream and status == 200:
@@ -186,6 +197,15 @@ class Client:
     def _too_slow(self) -> None:
         self._cancel(TOO_SLOW)
         self._waiter.give_up(ClientGone(TOO_SLOW))
+        self._abort()
+
+    async def _break_off(self) -> None:
+        """End the connection without ending the answer, so that the client does not take it for whole."""
+        self._cancelled = True  # the request has ended; nobody has hung up
+        self._abort()
+        await asyncio.sleep(0)  # for the server to notice
+
+    def _abort(self) -> None:
         abort = (self._incoming.scope.get("extensions") or {}).get(ABORT)
         if abort is not None:
             abort["now"]()

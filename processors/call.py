@@ -31,6 +31,7 @@ from tollgate.wire import Ask, Body, Exchange, Extras, Meter, Quirks
 from tollgate.wire.endpoints import COUNTER, ENDPOINTS
 from tollgate.wire.exchange import PROTOCOLS, WIRES, refusal_of
 
+ROOM_EVERY_BYTES = 64 << 10  # how much of an answer goes to the client before it is asked whether it reads
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; nobody is there to read it
 
 _HANDED_OVER = ProviderError("cut", "the request is its new owner's")  # not a failure: nothing is left to be done here
@@ -54,12 +55,14 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Closing(msgspec.Struct, frozen=True, kw_only=True):
-    """The end, and the last that the client gets once it is durable. `status` counts where no head has left."""
+    """The end, and the last that the client gets once it is durable. `status` counts where no head has left, or where
+    the answer is `broken` off without a word."""
 
     ending: Ending
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    broken: bool = False
 
 
 class Books(Protocol):
@@ -124,6 +127,7 @@ class Call:
         self._cancelled_because = ""
         self._attempts: list[Attempt] = list(job.previous)
         self._seq = 0
+        self._since_room = 0  # bytes that the client was sent since there was room for more
         self._upstream_s = 0.0
         self._ttft_ms: int | None = None
         # of the attempt under way
@@ -190,7 +194,8 @@ class Call:
             )
             self._state = "closing"
             closing = await self._failed(ProviderError("server_error", f"internal error: {type(bug).__name__}"))
-        last = self._piece(closing.status if self._seq == 0 else None, closing.headers, closing.body, last=True)
+        status = closing.status if self._seq == 0 or closing.broken else None
+        last = self._piece(status, closing.headers, closing.body, last=True)
         if await self._books.end(self._job.request, closing.ending, last):
             self._replies.send(self._request.reply_to, last)
             reached("reply.last")
@@ -260,6 +265,7 @@ class Call:
                     ready = exchange.feed(piece)
                     if ready:
                         self._forward(ready)
+                        await self._until_room(len(ready))
                     if exchange.meter.complete:
                         break
                 exchange.finish()
@@ -295,6 +301,13 @@ class Call:
             reached("call.first_content")
         else:
             self._reply(None, (), ready)
+
+    async def _until_room(self, sent_bytes: int) -> None:
+        """The provider is not read faster than the client reads, so that a long answer is nowhere in memory."""
+        self._since_room += sent_bytes
+        if self._since_room >= ROOM_EVERY_BYTES:
+            sent_bytes, self._since_room = self._since_room, 0
+            await self._replies.room(self._request.reply_to, self._request.request_id, sent_bytes)
 
     # The attempt under way, closed -----------------------------------------------------------------------------------
 
@@ -450,6 +463,7 @@ class Call:
             status=refusal.status,
             headers=headers,
             body=body,
+            broken=not body,
         )
 
     async def _stopped(self) -> _Closing:

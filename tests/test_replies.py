@@ -1,9 +1,11 @@
 """Replies reach their client in order, once, from the newest owner, or the client is told that something is missing."""
 
+import asyncio
+
 import pytest
 
 from tollgate.errors import Refusal
-from tollgate.replies import LocalReplies, Reply, follows, gateway_stopping
+from tollgate.replies import ROOM_BYTES, LocalReplies, Reply, follows, gateway_stopping
 
 
 def reply(seq, *, epoch=1, body=b"x", last=False):
@@ -108,3 +110,21 @@ async def test_what_comes_after_the_last_reply_is_for_nobody():
     replies.send("a", reply(0, epoch=2))
     assert replies.probe("a", "r", org_id="o", epoch=3) is False
     assert (await waiter.get()).body == b"all"
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_there_is_room_again_when_the_client_has_read_or_has_gone(reads):
+    replies = LocalReplies("a")
+    waiter = replies.open("r")
+    await replies.room("a", "r", 0)
+    for seq in range(2):
+        replies.send("a", reply(seq, body=b"x" * (ROOM_BYTES // 2 + 1)))
+    waiting = asyncio.ensure_future(replies.room("a", "r", ROOM_BYTES))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    if reads:
+        await waiter.get()
+    else:
+        replies.close("r")
+    await waiting
+    await replies.room("a", "of nobody", ROOM_BYTES)

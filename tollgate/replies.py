@@ -14,6 +14,7 @@ import msgspec
 from tollgate.errors import Refusal
 
 MAX_UNREAD_BYTES = 1 << 20  # a client this far behind is cancelled
+ROOM_BYTES = MAX_UNREAD_BYTES // 2  # who sends much waits until no more than this is unread
 
 
 # Why a reply was dropped: its owner had been replaced (or it came twice); one before it never came, or it could not be
@@ -23,6 +24,9 @@ Dropped = Literal["stale", "lost", "unclaimed"]
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of an answer. The first carries status and headers; the one with `last` is the end.
+
+    A last one that is not the first and carries a status says that the answer broke off, in a form that has no words
+    for it: nothing but the end of the connection can tell its client.
 
     `seq` counts from 0 within (request, epoch). `upstream_us` is how long the provider has been waited for
     so far; what the client waited beyond it is the gateway's own.
@@ -46,6 +50,10 @@ class Mailbox(Protocol):
 
     def send(self, address: str, reply: Reply) -> None:
         """Never blocks. A reply nobody waits for is dropped."""
+        ...
+
+    async def room(self, address: str, request_id: str, sent_bytes: int) -> None:
+        """Return when the client can be sent more without falling behind; `sent_bytes` were since the last call."""
         ...
 
     def is_waiting(self, address: str, request_id: str) -> bool | None:
@@ -87,6 +95,8 @@ class Waiter:
     def __init__(self, on_behind: Callable[[], None] | None = None) -> None:
         self._replies: deque[Reply] = deque()
         self._ready: asyncio.Future[None] | None = None
+        self._room = asyncio.Event()
+        self._room.set()
         self.on_behind = on_behind
         self._given_up: Exception | None = None
         self.epoch = -1  # of the newest reply
@@ -102,6 +112,8 @@ class Waiter:
         self.epoch, self.taken, self.complete = reply.epoch, reply.seq + 1, reply.last
         self._replies.append(reply)
         self.unread_bytes += len(reply.body)
+        if self.unread_bytes > ROOM_BYTES:
+            self._room.clear()
         if self.behind and self.on_behind is not None:
             self.on_behind()
         self._wake()
@@ -110,6 +122,7 @@ class Waiter:
         """From now on `get` raises `why`, for whoever waits in it too, whatever has arrived. The first one stays."""
         if self._given_up is None:
             self._given_up = why
+            self._room.set()
             self._wake()
 
     async def get(self) -> Reply:
@@ -124,7 +137,18 @@ class Waiter:
             raise self._given_up
         reply = self._replies.popleft()
         self.unread_bytes -= len(reply.body)
+        if self.unread_bytes <= ROOM_BYTES:
+            self._room.set()
         return reply
+
+    async def room(self) -> None:
+        """Return when no more than `ROOM_BYTES` are unread, or nobody reads any more."""
+        await self._room.wait()
+
+    def leave(self) -> None:
+        """Nobody reads any more."""
+        self.on_behind = None  # it refers to whoever waited: a cycle that only the collector would find
+        self._room.set()
 
     def _wake(self) -> None:
         if self._ready is not None and not self._ready.done():
@@ -149,7 +173,7 @@ class LocalReplies:
         """Wait no longer; what comes later is dropped."""
         waiter = self._waiters.pop(request_id, None)
         if waiter is not None:
-            waiter.on_behind = None  # it refers to whoever waited: a cycle that only the collector would find
+            waiter.leave()
 
     def send(self, address: str, reply: Reply) -> None:
         waiter = self._waiters.get(reply.request_id)
@@ -179,6 +203,11 @@ class LocalReplies:
     def waiter(self, request_id: str) -> Waiter | None:
         """Whoever waits for the request in this process."""
         return self._waiters.get(request_id)
+
+    async def room(self, address: str, request_id: str, sent_bytes: int) -> None:
+        waiter = self._waiters.get(request_id)
+        if waiter is not None and address == self.address:
+            await waiter.room()
 
     def is_waiting(self, address: str, request_id: str) -> bool | None:
         return address == self.address and request_id in self._waiters

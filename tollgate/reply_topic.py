@@ -18,6 +18,7 @@ from tollgate.sealed import Sealer, SealError
 TOPIC = "replies"
 REQUESTS = "requests"
 BEAT_S = 3.0
+ELSEWHERE_BYTES_PER_S = 1 << 20  # of a long answer, where it cannot be known how fast its client reads
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,13 @@ class TopicMailbox:
             self._local.dropped["lost"] += 1
             return
         _ignore_failure(appended)
+
+    async def room(self, address: str, request_id: str, sent_bytes: int) -> None:
+        """See `Mailbox.room`. How far a client elsewhere has read is not known: it is sent so much in a second."""
+        if address == self._local.address:
+            await self._local.room(address, request_id, sent_bytes)
+        else:
+            await asyncio.sleep(sent_bytes / ELSEWHERE_BYTES_PER_S)
 
     def is_waiting(self, address: str, request_id: str) -> bool | None:
         """See `Mailbox.is_waiting`: known only of this process."""

@@ -128,6 +128,26 @@ async def test_who_reads_nothing_is_cut_off_when_too_much_has_gathered(gateway: 
     assert await only_cancel(gateway) == "client reads too slowly"
 
 
+async def begin_to_speak(worker: Worker, event: RequestAccepted) -> None:
+    worker.reply(event, b"sound", last=False, headers=(("content-type", "audio/mpeg"),))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_sound_that_breaks_off_ends_with_its_connection_and_not_with_words(
+    gateway: Gateway, client: Client, lost: bool
+):
+    gateway.worker.script = begin_to_speak
+    connection, call = client.begin(CHAT, OPENAI_BODY)
+    await connection.started.wait()
+    if lost:
+        gateway.worker.reply(gateway.worker.accepted[0], b"more", seq=5, last=False)
+    else:
+        gateway.worker.reply(gateway.worker.accepted[0], b"", seq=1, status=502)
+    response = await call
+    assert connection.aborted
+    assert (response.body, response.ended) == (b"sound", False)
+
+
 async def test_who_takes_too_long_for_one_piece_is_cut_off(
     gateway: Gateway, client: Client, monkeypatch: pytest.MonkeyPatch
 ):

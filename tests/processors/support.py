@@ -60,6 +60,8 @@ class Elsewhere:
 
     def send(self, address: str, reply: Reply) -> None: ...
 
+    async def room(self, address: str, request_id: str, sent_bytes: int) -> None: ...
+
     def is_waiting(self, address: str, request_id: str) -> bool | None:
         return None
 

@@ -33,6 +33,8 @@ class ElsewhereReplies:
 
     def send(self, address: str, reply: Reply) -> None: ...
 
+    async def room(self, address: str, request_id: str, sent_bytes: int) -> None: ...
+
     def is_waiting(self, address: str, request_id: str) -> bool | None:
         return None
 

@@ -88,6 +88,8 @@ class Post:
     def send(self, address: str, reply: Reply) -> None:
         self.sent.append(reply)
 
+    async def room(self, address: str, request_id: str, sent_bytes: int) -> None: ...
+
     def is_waiting(self, address: str, request_id: str) -> bool | None:
         return None
 

@@ -89,7 +89,7 @@ def test_what_is_not_known_here_is_passed_on_and_what_speaks_to_the_gateway_is_n
 @pytest.mark.parametrize("path", SERVICES)
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{", b"{}", b'{"data": 3, "choices": 3}'])
 def test_a_2xx_that_is_no_answer_is_the_providers_failure(path, body):
-    if path == "/v1/audio/speech" and body:
+    if path == "/v1/audio/speech":
         return  # any bytes may be sound
     with pytest.raises(ProviderError) as raised:
         told(path, body)
@@ -337,12 +337,34 @@ def test_a_stream_of_images_is_metered_at_its_end():
 
 
 def test_speech_is_bytes_in_the_form_that_was_asked_for():
-    exchange = start("/v1/audio/speech", response_format="wav")
-    exchange.answer(b"RIFF\x00\xff")
+    whole, exchange = streamed("/v1/audio/speech", [b"RIFF", b"", b"\x00\xff"], response_format="wav")
 
-    assert exchange.final(EXTRAS) == b"RIFF\x00\xff"
+    assert whole == b"RIFF\x00\xff"
     assert exchange.content_type == "audio/wav"
     assert exchange.meter.usage == Usage(characters=5)
+    assert exchange.meter.estimate == Usage(characters=5, output_audio_tokens=7)
+
+
+def test_speech_leaves_as_it_comes_but_for_the_last_byte_which_waits_for_the_books():
+    exchange = start("/v1/audio/speech")
+
+    assert [exchange.feed(piece) for piece in by_byte(b"abc")] == [b"", b"a", b"b"]
+    assert exchange.feed(b"def") == b"cde"
+    exchange.finish()
+    assert exchange.final(EXTRAS) == b"f"
+
+
+def test_speech_that_is_empty_is_none_and_one_that_breaks_off_says_nothing():
+    exchange = start("/v1/audio/speech")
+    with pytest.raises(ProviderError) as raised:
+        exchange.finish()
+    assert raised.value.error_class == "server_error"
+    assert exchange.failure(raised.value, REQUEST_ID) == b""
+
+
+@pytest.mark.parametrize("form", [{}, {"stream_format": "sse"}])
+def test_speech_that_was_heard_in_part_is_estimated_as_if_it_had_been_whole(form):
+    exchange = start("/v1/audio/speech", **form)
     assert exchange.meter.estimate == Usage(characters=5, output_audio_tokens=7)
 
 

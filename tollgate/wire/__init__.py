@@ -209,7 +209,7 @@ class Exchange(Protocol):
         ...
 
     def failure(self, error: ProviderError | Refusal, request_id: str) -> bytes:
-        """The client dialect's own error event, to end a stream that has begun."""
+        """The client dialect's own error event, to end a stream that has begun; b"" where its form has no words."""
         ...
 
 
