@@ -5,7 +5,7 @@ A new key's secret is made here and shown once: the log gets its hash only.
 
 import asyncio
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
@@ -34,6 +34,26 @@ Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 MAX_BUDGET_USD = 10**12
 
 _CAPITAL = re.compile(r"(?<=[a-z0-9])[A-Z]")
+_NO_FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`")
+# msgspec's words, and ours. The only patterns are those of `Name` and `Entity`.
+_WORDS = {
+    r"Expected `int` >= (\S+)": r"must be a whole number of at least \1",
+    r"Expected `int` <= (\S+)": r"must be a whole number of at most \1",
+    r"Expected `str` of length >= (\S+)": r"must have at least \1 character",
+    r"Expected `str` of length <= (\S+)": r"must have at most \1 characters",
+    r"Expected `str` matching regex '\^\[A-Z.*": "may have 64 letters, digits, '.', '_' and '-'",
+    r"Expected `str` matching regex .*": "holds a control character",
+    r"Invalid decimal string": "must be an amount in USD, such as 12.50",
+    r"Invalid RFC3339 encoded datetime": "must be a time such as 2027-01-31T00:00:00Z",
+    r"Expected `datetime` with a timezone component": "must say its time zone, as in 2027-01-31T00:00:00Z",
+    r"Expected `(.*)`, got `(.*)`": r"must be \1, not \2",
+    r"\bstr\b": "text",
+    r"\bfloat\b": "a fraction",
+    r"\bint( \| null)?\b": "a whole number",
+    r"\bdecimal( \| null)?\b": "an amount",
+    r"\bdatetime( \| null)?\b": "a time",
+    r" (object|array)\b": r" an \1",
+}
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -89,7 +109,7 @@ class Admin:
             org_id=form.organization,
             team_id=form.team,
             limits=changed_limits(Limits(), form.limits, form.quota),
-            expires_ms=None if form.expires_at is None else int(form.expires_at.timestamp() * 1000),
+            expires_ms=None if form.expires_at is None else _unix_ms(form.expires_at),
         )
         answer = await self._command(incoming, action)
         if answer.status != 201:
@@ -171,12 +191,30 @@ def read_form(body: dict[str, Any], form: type[Any]) -> Any:
     try:
         return msgspec.convert(_snake(body, ""), form)
     except msgspec.ValidationError as error:
-        message = str(error)
-        place = _PLACE.search(message)
-        param = place[1] if place and place[1] else None
-        problem = _PLACE.sub("", message)
-        where = f"'{param}': " if param else ""
-        raise Refusal(400, "invalid_value", f"{where}{problem}.", param=param) from None
+        param, problem = _told(str(error), form)
+        raise Refusal(400, "invalid_value", f"'{param}' {problem}." if param else f"{problem}.", param=param) from None
+
+
+def _told(message: str, form: type[Any]) -> tuple[str | None, str]:
+    """The field that msgspec's message is about, and what is wrong with it, in words of JSON."""
+    place = _PLACE.search(message)
+    where = place[1] if place else ""
+    problem = _PLACE.sub("", message)
+    if found := _NO_FIELD.fullmatch(problem):
+        field = f"{where}.{found[2]}" if where else found[2]
+        return field, "is required" if found[1] == "missing required" else f"is not known; there are {_fields(form)}"
+    for pattern, words in _WORDS.items():
+        problem = re.sub(pattern, words, problem)
+    return where or None, problem
+
+
+def _fields(form: type[Any], before: str = "") -> str:
+    """The names of all that the form may say: `name, limits.requests_per_minute, ...`."""
+    names = []
+    for field in msgspec.structs.fields(form):
+        inner = field.type if isinstance(field.type, type) and issubclass(field.type, _Form) else None
+        names.append(_fields(inner, f"{before}{field.name}.") if inner else f"{before}{field.name}")
+    return ", ".join(names)
 
 
 def changed_limits(limits: Limits, form: LimitsForm, quota: QuotaForm) -> Limits:
@@ -191,13 +229,23 @@ def changed_limits(limits: Limits, form: LimitsForm, quota: QuotaForm) -> Limits
     return msgspec.structs.replace(limits, **changes)
 
 
+def _unix_ms(at: datetime) -> int:
+    """The time of a field `expires_at`. Raises `Refusal` (400) for one that is in no year of UTC's calendar."""
+    try:
+        return int(at.astimezone(UTC).timestamp() * 1000)
+    except OverflowError:
+        raise Refusal(
+            400, "invalid_value", "'expires_at' must lie in the years 1 to 9999, in UTC.", param="expires_at"
+        ) from None
+
+
 def _budget(amount: Decimal) -> int:
     if not amount.is_finite() or not 0 <= amount <= MAX_BUDGET_USD or amount != usd(pusd(amount)):
         param = "quota.monthly_budget"
         raise Refusal(
             400,
             "invalid_value",
-            f"'{param}': must be an amount in USD from 0 to {MAX_BUDGET_USD}, with at most 12 decimals.",
+            f"'{param}' must be an amount in USD from 0 to {MAX_BUDGET_USD}, with at most 12 decimals.",
             param=param,
         )
     return pusd(amount)

@@ -444,3 +444,8 @@ def test_the_owner_refuses_in_the_shape_that_clients_read():
 
 def test_times_are_shown_in_utc_to_the_millisecond():
     assert iso(1) == "1970-01-01T00:00:00.001Z"
+
+
+def test_a_time_of_no_calendar_year_is_shown_as_the_nearest_that_is():
+    assert iso(2**63) == "9999-12-31T23:59:59.999Z"
+    assert iso(-(2**63)) == "0001-01-01T00:00:00.000Z"

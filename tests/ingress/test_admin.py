@@ -52,6 +52,29 @@ async def test_a_new_key_is_shown_once_and_works_at_once(gateway: Gateway):
     assert shown["expires_at"] == "2099-01-31T00:00:00.000Z"
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"budget": 5}, "'budget' is not known; there are name, organization, team, limits.requests_per_minute, "),
+        ({"organization": "../x"}, "'organization' may have 64 letters, digits, '.', '_' and '-'."),
+        ({"limits": {"concurrent_requests": "5"}}, "'limits.concurrent_requests' must be a whole number, not text."),
+        ({"limits": {"concurrent_requests": 0}}, "'limits.concurrent_requests' must be a whole number of at least 1."),
+        ({"quota": {"monthly_budget": "lots"}}, "'quota.monthly_budget' must be an amount in USD, such as 12.50."),
+        ({"expires_at": "2099-01-31T00:00:00"}, "'expires_at' must say its time zone, as in 2027-01-31T00:00:00Z."),
+    ],
+)
+async def test_what_is_wrong_is_told_in_words_of_the_form(gateway: Gateway, fields: Any, message: str):
+    error = await refused(gateway, "POST", "/v1/keys", {"name": "n"} | fields)
+    assert error["message"].startswith(message)
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-23:00", "0001-01-01T00:00:00+23:00"])
+async def test_a_time_in_no_year_of_the_calendar_is_refused_and_does_not_reach_the_log(gateway: Gateway, at: str):
+    error = await refused(gateway, "POST", "/v1/keys", {"name": "n", "expires_at": at})
+    assert (error["param"], error["code"]) == ("expires_at", "invalid_value")
+    assert "years 1 to 9999" in error["message"]
+
+
 async def test_neither_the_log_nor_the_list_has_the_secret(gateway: Gateway):
     created = await create(gateway)
     secret = keys.parse(created["key"]).secret
@@ -92,12 +115,12 @@ async def test_an_amount_is_exact_however_it_is_written(gateway: Gateway, amount
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({}, None),
+        ({}, "name"),
         ({"name": ""}, "name"),
         ({"name": 1}, "name"),
-        ({"name": "n", "role": "admin"}, None),
-        ({"name": "n", "is_admin": True}, None),
-        ({"name": "n", "limits": {"requests_per_day": 5}}, "limits"),
+        ({"name": "n", "role": "admin"}, "role"),
+        ({"name": "n", "is_admin": True}, "is_admin"),
+        ({"name": "n", "limits": {"requests_per_day": 5}}, "limits.requests_per_day"),
         ({"name": "n", "limits": {"requests_per_minute": 0}}, "limits.requests_per_minute"),
         ({"name": "n", "limits": {"requests_per_minute": -1}}, "limits.requests_per_minute"),
         ({"name": "n", "limits": {"requests_per_minute": 1.5}}, "limits.requests_per_minute"),
@@ -117,7 +140,7 @@ async def test_an_amount_is_exact_however_it_is_written(gateway: Gateway, amount
         ({"name": "n", "expires_at": None, "expiresAt": "2099-01-31T00:00:00Z"}, "expires_at"),
     ],
 )
-async def test_what_a_key_cannot_be_is_refused_by_the_fields_name(gateway: Gateway, body: Any, param: str | None):
+async def test_what_a_key_cannot_be_is_refused_by_the_fields_name(gateway: Gateway, body: Any, param: str):
     error = await refused(gateway, "POST", "/v1/keys", body)
     assert error["param"] == param
     assert error["message"]
