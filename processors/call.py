@@ -193,7 +193,7 @@ class Call:
                 "a call failed inside the gateway: %s\n%s", type(bug).__name__, "".join(format_tb(bug.__traceback__))
             )
             self._state = "closing"
-            closing = await self._failed(ProviderError("server_error", f"internal error: {type(bug).__name__}"))
+            closing = await self._stumbled(bug)
         status = closing.status if self._seq == 0 or closing.broken else None
         last = self._piece(status, closing.headers, closing.body, last=True)
         if await self._books.end(self._job.request, closing.ending, last):
@@ -435,6 +435,7 @@ class Call:
                 attempts=self._number,
                 reason=self._job.reason,
                 price_version=self._job.request.admitted.price_version,
+                max_output_tokens=self._set_cap,
             )
         )
         return _Closing(
@@ -448,7 +449,20 @@ class Call:
         """The plan is used up, the stream broke, or the deadline passed. The attempts cost; nobody is billed."""
         await self._close_attempt(error)
         self._attempts = [_unbilled(attempt) for attempt in self._attempts]
-        return self._refused(refusal_of(error), reason=_reason(error))
+        refusal = refusal_of(error)
+        if self._candidate is not None:
+            refusal = refusal_of(error, provider=self._candidate.provider, model=self._candidate.model)
+        return self._refused(refusal, reason=_reason(error))
+
+    async def _stumbled(self, bug: Exception) -> _Closing:
+        """The fault is ours, so no provider is named."""
+        error = ProviderError("server_error", f"internal error: {type(bug).__name__}")
+        await self._close_attempt(error)
+        self._attempts = [_unbilled(attempt) for attempt in self._attempts]
+        refusal = Refusal(
+            500, "internal_error", "The gateway failed at this call; its log says how.", type="server_error"
+        )
+        return self._refused(refusal, reason=error.message)
 
     def _refused(self, refusal: Refusal, *, reason: str) -> _Closing:
         """The end of a request that failed, told in the client's dialect, before or after content."""
@@ -516,13 +530,26 @@ class Call:
             ("x-tollgate-model", self._candidate.model),
             ("x-tollgate-cache", "off"),
             ("x-tollgate-attempts", str(self._number)),
+            *((("x-tollgate-max-output-tokens", str(self._set_cap)),) if self._set_cap is not None else ()),
             *((("x-tollgate-dropped-params", ", ".join(dropped)),) if dropped else ()),
             *self._job.reply_headers,
         )
 
+    @property
+    def _set_cap(self) -> int | None:
+        """The cap on output that the gateway has set, where the client named none: an answer may end at it."""
+        assert self._candidate is not None
+        ask = self._job.ask
+        return self._candidate.max_output_tokens if ask.max_output_tokens is None and not ask.free else None
+
     def _failure_headers(self) -> tuple[tuple[str, str], ...]:
+        candidate = self._candidate
+        tried = (
+            (("x-tollgate-provider", candidate.provider), ("x-tollgate-model", candidate.model)) if candidate else ()
+        )
         return (
             ("content-type", "application/json"),
+            *tried,
             ("x-tollgate-attempts", str(self._number)),
             *self._job.reply_headers,
         )

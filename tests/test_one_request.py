@@ -60,14 +60,14 @@ async def test_one_request(tmp_path):
         assert not (await reconcile(log, tmp_path)).differences
 
 
-async def post(application, key, body):
+async def post(application, key, body, path="/v1/chat/completions"):
     """What an HTTP server would do with one request."""
     sent = []
     scope = {
         "type": "http",
         "method": "POST",
-        "path": "/v1/chat/completions",
-        "raw_path": b"/v1/chat/completions",
+        "path": path,
+        "raw_path": path.encode(),
         "query_string": b"",
         "http_version": "1.1",
         "headers": [

@@ -247,6 +247,19 @@ def test_every_class_has_its_answer(error_class, status, type, code):
     )
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ProviderError("rate_limit", "x", status=429), "openai (gpt-5): the provider asks to slow down (HTTP 429)"),
+        (ProviderError("auth", "x", status=401), "openai (gpt-5): the operator's credentials were refused (HTTP 401)"),
+        (ProviderError("connection", "x"), "openai (gpt-5): the provider could not be reached"),
+        (ProviderError("bad_request", "Bad stop", status=400), "openai (gpt-5): Bad stop"),
+    ],
+)
+def test_the_client_is_told_whose_failure_it_was(error, message):
+    assert refusal_of(error, provider="openai", model="gpt-5").message == message
+
+
 def test_there_is_an_answer_to_every_class():
     for error_class in ERROR_CLASSES:
         assert refusal_of(ProviderError(error_class, "x"))

@@ -139,7 +139,10 @@ class Meter(msgspec.Struct, kw_only=True):
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
-    """What tollgate adds to an answer. `cost_usd` is exact decimal text (what the tenant is billed)."""
+    """What tollgate adds to an answer. `cost_usd` is exact decimal text (what the tenant is billed).
+
+    `max_output_tokens` is the cap on output that the gateway set where the client named none, per choice.
+    """
 
     request_id: str
     provider: str
@@ -149,6 +152,7 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     price_version: str
     cache: str = "off"
+    max_output_tokens: int | None = None
     dropped: tuple[str, ...] = ()  # what was left out between two dialects, of the request and of the answer
 
     @property
@@ -166,6 +170,8 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
             "cache": self.cache,
             "price_version": self.price_version,
         }
+        if self.max_output_tokens is not None:
+            fields["max_output_tokens"] = self.max_output_tokens
         if self.dropped:
             fields["dropped"] = self.dropped
         return {"provider": self.provider, "tollgate": fields}

@@ -275,16 +275,20 @@ _SHOWN = {
 }
 
 
-def refusal_of(error: ProviderError) -> Refusal:
-    """What the client is told when no other provider is left.
+def refusal_of(error: ProviderError, *, provider: str = "", model: str = "") -> Refusal:
+    """What the client is told when no other provider is left: whose failure it was, and of which model's call.
 
     The provider's own words only where the request is at fault: otherwise they may name the operator's account.
     """
     shown = _SHOWN[error.error_class]
+    who = f"{provider} ({model}): " if provider else ""
     if shown.provider_text:
-        return Refusal(shown.status, error.code or shown.code, error.message, type=shown.type, param=error.param)
+        message, code = who + error.message, error.code or shown.code
+        return Refusal(shown.status, code, message, type=shown.type, param=error.param)
+    status = "" if error.status is None else f" (HTTP {error.status})"
+    message = f"{who}{ERROR_CLASSES[error.error_class]}{status}"
     headers = _wait_headers(error.retry_after_s) if shown.status in (429, 503) else {}
-    return Refusal(shown.status, shown.code, ERROR_CLASSES[error.error_class], type=shown.type, headers=headers)
+    return Refusal(shown.status, shown.code, message, type=shown.type, headers=headers)
 
 
 def _wait_headers(wait_s: float | None) -> dict[str, str]:
