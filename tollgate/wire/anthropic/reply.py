@@ -180,12 +180,17 @@ def add_extras(answer: Body, extras: Extras) -> None:
 
 
 def write_tail(events: list[sse.Event], body: Body, extras: Extras) -> bytes:
-    """From the first `message_delta` to `message_stop`. The last `message_delta` takes the extras."""
+    """From the first `message_delta` to `message_stop`, which some servers forget. The last `message_delta` takes the
+    extras."""
     shown: list[sse.Event] = []
     target = None
+    stop: Body = {"type": "message_stop"}
     for event in events:
         payload = {} if event.data in (b"", b"[DONE]") else parse(event.data)
-        if event.data == b"[DONE]" or payload.get("type") == "message_stop":
+        if payload.get("type") == "message_stop":
+            stop = payload
+            continue
+        if event.data == b"[DONE]":
             continue
         if payload.get("type") == "message_delta":
             target = len(shown)
@@ -195,7 +200,7 @@ def write_tail(events: list[sse.Event], body: Body, extras: Extras) -> bytes:
         payload = parse(shown[target].data)
         add_extras(payload, extras)
         pieces[target] = _event(payload)
-    return b"".join(pieces) + _event({"type": "message_stop"})
+    return b"".join(pieces) + _event(stop)
 
 
 def _event(payload: Body) -> bytes:
