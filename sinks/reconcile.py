@@ -21,16 +21,19 @@ from tollgate.events import Admitted, CostsBooked, Ended, decode
 from tollgate.journal import JOURNAL, NO_EPOCH, epoch_after, valid
 from tollgate.log import Log, Record
 from tollgate.sinks import parquet, rows
+from tollgate.sinks.compact import CLOSE_GRACE_MS
 from tollgate.sinks.differences import Difference, compare
 from tollgate.sinks.fold import AUDIT, TOPICS, Fold, cursor_key
 from tollgate.sinks.manifest import TEMPORARY, DataFile, State, load
-from tollgate.sinks.retention import epoch_at
 from tollgate.sinks.schemas import SCHEMAS
+from tollgate.sinks.starts import WHOLE, Range, chain_before, epoch_before
 
 COSTS = "costs"
 COPY_GRACE_MS = 10_000  # a copy may lag so far behind its journal; a crash in between is mended at the next start
 WAITING_ROWS = 50_000
 MEMORY = "512MB"
+
+_NO_END = 2**62
 
 _SQL = Path(__file__).with_name("sql")
 
@@ -50,12 +53,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     before_log: int
 
 
-async def reconcile(log: Log, data: Path) -> Report:
-    """Compare the log with the Parquet of the data folder. Safe beside a running gateway."""
+async def reconcile(log: Log, data: Path, *, range: Range = WHOLE) -> Report:
+    """Compare the log, or a range of it, with the Parquet of the data folder. Safe beside a running gateway.
+
+    The range is that of the log's own time, record by record as `replay` takes it. Requests that were admitted before
+    it, or end after it, are not followed beyond it; copies of cost lines are looked for up to the end of the log.
+    """
     with tempfile.TemporaryDirectory(prefix="tollgate-reconcile-") as folder:
         state = load(data)
-        reading = await _read(log, Path(folder), await _spans(log, data, state))
-        return await asyncio.to_thread(_judge, data, state, reading)
+        reading = await _read(log, Path(folder), await _spans(log, data, state, range), range)
+        return await asyncio.to_thread(_judge, data, state, reading, range)
 
 
 # Reading the log ------------------------------------------------------------------------------------------------------
@@ -65,12 +72,15 @@ async def reconcile(log: Log, data: Path) -> Report:
 class _Span:
     """What of a partition was read, and how far the topic `costs` must have followed the journal.
 
-    Where the costs begin, for retention may have cut them, is `copies_from_ms`.
+    Retention has left what lies at `kept` and behind it. Where the costs begin, for retention may have cut them, is
+    `copies_from_ms`.
     """
 
     topic: str
     partition: int
+    kept: int
     first: int
+    end: int | None  # None: what comes meanwhile is read as well
     settled_offset: int
     epoch: int = NO_EPOCH  # of the journal, at `first`
     hash: str = ""  # of the audit, before `first`
@@ -94,39 +104,44 @@ class _Reading:
         self.files[name].append(path)
 
 
-async def _spans(log: Log, data: Path, state: State) -> list[_Span]:
+async def _spans(log: Log, data: Path, state: State, range: Range) -> list[_Span]:
     """All partitions as they are now. Where retention has cut one, Parquet knows what the audit chain was there."""
     spans = []
     for topic in TOPICS:
         ends = await log.ends(topic)
-        starts = await log.starts(topic)
-        spans += [_Span(topic, number, starts[number], ends[number]) for number in sorted(ends)]
+        for number, kept in sorted((await log.starts(topic)).items()):
+            first = kept if range.from_ms is None else await log.offset_at(topic, number, range.from_ms)
+            end = None if range.until_ms is None else await log.offset_at(topic, number, range.until_ms)
+            settled = ends[number] if end is None else min(end, ends[number])
+            spans.append(_Span(topic, number, kept, first, end, settled))
     for span in spans:
-        if span.first > 0 and span.topic == JOURNAL:
-            span.epoch = await epoch_at(log, span.partition, span.first)
+        if span.topic == JOURNAL:
+            span.epoch = await epoch_before(log, span.partition, span.first, kept=span.kept)
         elif span.first > 0:
-            span.hash = await asyncio.to_thread(_hash_before, data, state, span)
+            link = await asyncio.to_thread(_hash_before, data, state, span) if span.kept > 0 else ""
+            span.hash = await chain_before(log, span.partition, span.first, kept=span.kept, link=link)
     return spans
 
 
 def _hash_before(data: Path, state: State, span: _Span) -> str:
+    """The audit chain's last link before what retention has left."""
     with parquet.connect(spill=data / TEMPORARY) as connection:
         parquet.view_files(connection, "audit", "audit", [data / file.path for file in state.of("audit")])
         query = "SELECT max_by(hash, log_offset) FROM audit WHERE log_partition = ? AND log_offset < ?"
-        [(hash,)] = connection.execute(query, [span.partition, span.first]).fetchall()
+        [(hash,)] = connection.execute(query, [span.partition, span.kept]).fetchall()
     return hash or ""
 
 
-async def _read(log: Log, folder: Path, spans: list[_Span]) -> _Reading:
+async def _read(log: Log, folder: Path, spans: list[_Span], range: Range) -> _Reading:
     """The copies, then the journal to its end: so a copy made meanwhile has its journal record, and a record below
     the ends seen before has had time to be copied, or not."""
     reading = _Reading(folder, spans)
-    await _read_copies(log, reading)
+    await _read_copies(log, reading, range)
     fold = Fold({})
     for span in spans:
         fold.skip_to(span.topic, span.partition, span.first, epoch=span.epoch, hash=span.hash)
         watch = _Watch(reading, span)
-        async for records in log.scan(span.topic, span.partition, span.first):
+        async for records in log.scan(span.topic, span.partition, span.first, span.end):
             fold.take(records)
             if span.topic == JOURNAL:
                 watch.take(records)
@@ -146,23 +161,27 @@ def _write_rows(reading: _Reading, fold: Fold) -> None:
     ]
 
 
-async def _read_copies(log: Log, reading: _Reading) -> None:
+async def _read_copies(log: Log, reading: _Reading, range: Range) -> None:
+    """A copy is of the range when its line is. It was made later, by a clock that need not be the journal's."""
     spans = {span.partition: span for span in reading.spans if span.topic == JOURNAL}
     waiting: list[rows.Booking] = []
-    for partition, start in sorted((await log.starts(COSTS)).items()):
-        cut = start > 0
+    for partition, kept in sorted((await log.starts(COSTS)).items()):
+        start = kept
+        if range.from_ms is not None:
+            start = await log.offset_at(COSTS, partition, max(0, range.from_ms - CLOSE_GRACE_MS))
+        cut = 0 < kept == start
         async for records in log.scan(COSTS, partition, start):
             if cut:
                 spans[partition].copies_from_ms, cut = records[0].timestamp_ms, False
             for record in records:
-                waiting += _copies(record, reading)
+                waiting += _copies(record, spans[partition], reading, range)
             if len(waiting) >= WAITING_ROWS:
                 await asyncio.to_thread(reading.write, "copies", rows.costs_table(waiting))
                 waiting = []
     await asyncio.to_thread(reading.write, "copies", rows.costs_table(waiting))
 
 
-def _copies(record: Record, reading: _Reading) -> list[rows.Booking]:
+def _copies(record: Record, span: _Span, reading: _Reading, range: Range) -> list[rows.Booking]:
     """The lines of one record of the topic `costs`."""
     place = record.partition, record.offset, record.timestamp_ms
     try:
@@ -172,6 +191,10 @@ def _copies(record: Record, reading: _Reading) -> list[rows.Booking]:
     except Unreadable as error:
         where = f"{COSTS}/{record.partition}@{record.offset}"
         reading.differences.append(Difference(source="log", place=where, what=str(error)))
+        return []
+    if range.from_ms is not None and event.journal_offset < span.first:
+        return []
+    if span.end is not None and event.journal_offset >= span.end:
         return []
     booking = rows.Booking(event.lines, event.request_id, event.org_id, event.attempt, event.revision, "", *place)
     return [booking]
@@ -222,7 +245,7 @@ class _Watch:
 # Comparing ------------------------------------------------------------------------------------------------------------
 
 
-def _judge(data: Path, state: State, reading: _Reading) -> Report:
+def _judge(data: Path, state: State, reading: _Reading, range: Range) -> Report:
     """Compare what the log says with the files of the manifest. Blocking."""
     differences, readable = _check_files(data, state)
     with parquet.connect(memory=MEMORY, spill=reading.folder / "spill") as connection:
@@ -236,15 +259,13 @@ def _judge(data: Path, state: State, reading: _Reading) -> Report:
         compared = pending = before_log = 0
         for table in SCHEMAS:
             topic = AUDIT if table == "audit" else JOURNAL
-            _view_comparable(connection, table, topic)
+            _view_comparable(connection, table, topic, range)
             differences += compare(connection, table, topic)
             compared += _count(connection, "SELECT count(*) FROM expected")
             pending += _count(connection, f"SELECT count(*) FROM {table}") - _count(  # noqa: S608
                 connection, "SELECT count(*) FROM expected"
             )
-            before_log += _count(connection, f"SELECT count(*) FROM {table}_files") - _count(  # noqa: S608
-                connection, "SELECT count(*) FROM stored"
-            )
+            before_log += _count(connection, "SELECT count(*) FROM before_log")
         for check in sorted((_SQL / "checks").glob("*.sql")):
             for request_id, what in connection.execute(check.read_text(encoding="utf-8")).fetchall():
                 differences.append(Difference(source="journal", request_id=request_id, what=what))
@@ -290,7 +311,9 @@ def _partitions(spans: Sequence[_Span], state: State) -> Any:
     columns: Mapping[str, Sequence[object]] = {
         "topic": [span.topic for span in spans],
         "log_partition": [span.partition for span in spans],
+        "kept_offset": [span.kept for span in spans],
         "first_offset": [span.first for span in spans],
+        "end_offset": [_NO_END if span.end is None else span.end for span in spans],
         "position": [position(span) for span in spans],
         "copied_offset": [span.settled_offset for span in spans],
         "copied_until": [_time(max(0, span.settled_ms - COPY_GRACE_MS)) for span in spans],
@@ -299,12 +322,16 @@ def _partitions(spans: Sequence[_Span], state: State) -> Any:
     return pa.table(columns)
 
 
-def _view_comparable(connection: parquet.Connection, table: str, topic: str) -> None:
+def _view_comparable(connection: parquet.Connection, table: str, topic: str, range: Range) -> None:
     """Make `expected` and `stored`: what the log says below the sink's position, and what Parquet says of the
-    records that the log still has."""
+    records that were read; and `before_log`, what it says of those that the log has no more."""
+    times = f"ts >= make_timestamptz({(range.from_ms or 0) * 1000})"
+    if range.until_ms is not None:
+        times += f" AND ts < make_timestamptz({range.until_ms * 1000})"
     for view, source, condition in (
         ("expected", table, "log_offset < position"),
-        ("stored", f"{table}_files", "log_offset >= first_offset"),
+        ("stored", f"{table}_files", "log_offset >= first_offset AND log_offset < end_offset"),
+        ("before_log", f"{table}_files", f"log_offset < kept_offset AND {times}"),
     ):
         connection.execute(
             f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {source}.* FROM {source} JOIN all_partitions "  # noqa: S608

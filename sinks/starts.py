@@ -14,7 +14,7 @@ from tollgate.errors import OutOfRange, Unreadable
 from tollgate.events import OwnerTook, decode
 from tollgate.journal import JOURNAL, NO_EPOCH
 from tollgate.log import Log
-from tollgate.sinks.fold import TOPICS, chain, cursor_key
+from tollgate.sinks.fold import AUDIT, TOPICS, chain, cursor_key
 from tollgate.sinks.manifest import Cursor
 from tollgate.sinks.retention import epoch_at
 
@@ -67,7 +67,7 @@ async def find_starts(log: Log, range: Range, *, from_start_of_log: bool) -> dic
             if topic == JOURNAL:
                 cursor = Cursor(offset=first, epoch=await epoch_before(log, number, first, kept=kept))
             else:
-                cursor = Cursor(offset=first, hash=await _chain_before(log, topic, number, first, kept=kept))
+                cursor = Cursor(offset=first, hash=await chain_before(log, number, first, kept=kept))
             starts[cursor_key(topic, number)] = cursor
     if cut and not from_start_of_log:
         raise OutOfRange(
@@ -128,11 +128,11 @@ async def epoch_before(
     return named if end > kept else NO_EPOCH
 
 
-async def _chain_before(log: Log, topic: str, partition: int, offset: int, *, kept: int) -> str:
-    """The last link of the audit chain before `offset`, made of all records before it that are kept."""
-    link = ""
+async def chain_before(log: Log, partition: int, offset: int, *, kept: int, link: str = "") -> str:
+    """The last link of the audit chain before `offset`, made of all records before it that are kept; `link` was the
+    last before those."""
     if offset > kept:
-        async for records in log.scan(topic, partition, kept, offset):
+        async for records in log.scan(AUDIT, partition, kept, offset):
             for record in records:
                 if record.value is not None:
                     link = chain(link, record.value)

@@ -560,8 +560,9 @@ def test_a_replay_that_finds_nothing_new_says_what_is_there(run, empty_log, monk
     assert run("replay", "--to", "out")[1] == "0 new rows of 0 records; with them, 240 rows in out\n"
 
 
-def test_a_range_that_ends_before_it_begins_is_wrong_usage(run, empty_log):
-    code, _, err = run("replay", "--to", "out", "--from", "2026-12-01", "--until", "2026-11-01")
+@pytest.mark.parametrize("command", [("replay", "--to", "out"), ("reconcile",)])
+def test_a_range_that_ends_before_it_begins_is_wrong_usage(run, empty_log, command):
+    code, _, err = run(*command, "--from", "2026-12-01", "--until", "2026-11-01")
 
     assert code == 2
     assert err == "tollgate: --from 2026-12-01 is later than --until 2026-11-01: give the earlier time to --from\n"
@@ -649,8 +650,19 @@ def test_books_that_balance_are_exit_code_0(run, empty_log):
     assert json.loads(run("reconcile", "--json")[1])["differences"] == []
 
 
+def test_books_are_compared_within_the_range(run, empty_log, monkeypatch):
+    async def compared(log: Log, data: Path, *, range: Range) -> Report:
+        assert range == Range(from_ms=1_795_132_800_000, until_ms=1_795_132_800_250)
+        return Report(differences=[], rows=7, pending_rows=0, open_requests=0, pending_copies=0, before_log=0)
+
+    monkeypatch.setattr("tollgate.sinks.reconcile.reconcile", compared)
+
+    code, out, _ = run("reconcile", "--from", "2026-11-20", "--until", "2026-11-20T00:00:00.250Z")
+    assert (code, out) == (0, "0 differences in 7 rows\n")
+
+
 def test_books_that_do_not_balance_are_exit_code_1_with_every_difference(run, empty_log, monkeypatch):
-    async def unbalanced(log: Log, data: Path) -> Report:
+    async def unbalanced(log: Log, data: Path, **options: Any) -> Report:
         wrong = [Unbalanced(source="usage", place=f"row {row}", what="is missing") for row in range(300)]
         return Report(differences=wrong, rows=7, pending_rows=2, open_requests=1, pending_copies=0, before_log=0)
 

@@ -1,6 +1,7 @@
 """The check of the books finds what is wrong, and nothing else."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tollgate.sinks.compact import compact, due
 from tollgate.sinks.manifest import Manifest, load
 from tollgate.sinks.reconcile import Report, reconcile
 from tollgate.sinks.sink import Sink
+from tollgate.sinks.starts import Range
 
 MINUTE_MS = 60_000
 EPOCH = 1
@@ -350,3 +352,57 @@ async def test_rows_whose_records_retention_has_removed_cannot_be_compared_and_a
     report = await reconcile(log, tmp_path)
     assert report.differences == []
     assert report.before_log == 4 * (1 + 1 + 2) + 6
+
+
+# A range of time ------------------------------------------------------------------------------------------------------
+
+
+def three_minutes() -> MemoryLog:
+    """Balanced books, and two minutes more of them, in which each partition has another owner."""
+    log = balanced()
+    for minute in range(1, 3):
+        for partition in range(2):
+            epoch = log.put(took(), partition)
+            for number in range(3):
+                complete(log, over(f"m{minute}-{partition}-{number}", epoch=epoch), partition)
+                log.put(audit(str(number)), partition, "audit")
+        log.now_ms += MINUTE_MS
+    return log
+
+
+async def test_ranges_that_adjoin_add_up_to_the_whole(tmp_path: Path) -> None:
+    log = three_minutes()
+    await sunk(log, tmp_path)
+    whole = await reconcile(log, tmp_path)
+    borders = [None, NOON_MS + MINUTE_MS, NOON_MS + 2 * MINUTE_MS, None]
+    parts = [
+        await reconcile(log, tmp_path, range=Range(from_ms, until_ms))
+        for from_ms, until_ms in itertools.pairwise(borders)
+    ]
+    assert [part.differences for part in (whole, *parts)] == [[], [], [], []]
+    assert [part.rows for part in parts] == [102, 24, 24]
+    assert whole.rows == 150 and not any(part.before_log for part in parts)
+
+
+async def test_what_is_wrong_is_found_in_its_range_and_in_no_other(tmp_path: Path) -> None:
+    log = three_minutes()
+    await sunk(log, tmp_path)
+    rewrite(tmp_path, "usage", lambda rows: rows.pop(-1))
+    found = {}
+    for minute in range(3):
+        range_ = Range(NOON_MS + minute * MINUTE_MS, NOON_MS + (minute + 1) * MINUTE_MS)
+        found[minute] = [each.request_id for each in (await reconcile(log, tmp_path, range=range_)).differences]
+    assert found == {0: [], 1: [], 2: ["m2-1-2"]}
+
+
+async def test_a_range_whose_beginning_retention_has_removed_counts_what_it_cannot_compare(tmp_path: Path) -> None:
+    log = three_minutes()
+    await sunk(log, tmp_path)
+    cut(log, JOURNAL, 0, 10)
+    cut(log, "costs", 0, 7)
+    cut(log, "audit", 0, 6)
+    until_ms = NOON_MS + MINUTE_MS
+    first = await reconcile(log, tmp_path, range=Range(None, until_ms))
+    later = await reconcile(log, tmp_path, range=Range(until_ms, None))
+    assert (first.differences, first.before_log) == ([], 4 * (1 + 1 + 2) + 6)
+    assert (later.differences, later.before_log) == ([], 0)

@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from tollgate.log import Log
     from tollgate.sinks.reconcile import Report
     from tollgate.sinks.replay import Replayed
+    from tollgate.sinks.starts import Range
 
 Format = Literal["table", "csv", "json", "parquet"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+From = Annotated[
+    str | None, typer.Option("--from", metavar="TIME", help="Begin with the first record that is not older.")
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Stop before the first record that is not older.")]
 
 
 def sql(
@@ -49,12 +54,8 @@ def sql(
 
 def replay(
     to: Annotated[Path, typer.Option(metavar="DIR", help="An empty folder, or one where a replay was interrupted.")],
-    from_: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="Begin with the first record that is not older.")
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop before the first record that is not older.")
-    ] = None,
+    from_: From = None,
+    until: Until = None,
     processes: Annotated[
         int | None, typer.Option(min=1, max=64, help="How many share the partitions; by default one a core.")
     ] = None,
@@ -71,11 +72,8 @@ def replay(
     from tollgate.app.open_log import open_log_to_read
     from tollgate.app.settings import resolve
     from tollgate.sinks.replay import replay as rebuild
-    from tollgate.sinks.starts import Range
 
-    range = Range(from_ms=_instant(from_, "--from"), until_ms=_instant(until, "--until"))
-    if range.from_ms is not None and range.until_ms is not None and range.from_ms > range.until_ms:
-        raise UsageError(f"--from {from_} is later than --until {until}: give the earlier time to --from")
+    range = _range(from_, until)
     settings = resolve(os.environ, config=config)
     if processes is None:
         processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -111,6 +109,15 @@ def replay(
     return 0
 
 
+def _range(from_: str | None, until: str | None) -> "Range":
+    from tollgate.sinks.starts import Range
+
+    range = Range(from_ms=_instant(from_, "--from"), until_ms=_instant(until, "--until"))
+    if range.from_ms is not None and range.until_ms is not None and range.from_ms > range.until_ms:
+        raise UsageError(f"--from {from_} is later than --until {until}: give the earlier time to --from")
+    return range
+
+
 def _instant(text: str | None, option: str) -> int | None:
     return None if text is None else unix_ms(text, option=option)
 
@@ -135,17 +142,24 @@ def _summary(to: Path, from_: str | None, until: str | None, done: "Replayed") -
     }
 
 
-def reconcile(json: Json = False, config: ConfigFile = None) -> int:
+def reconcile(
+    from_: From = None,
+    until: Until = None,
+    json: Json = False,
+    config: ConfigFile = None,
+) -> int:
     """Compare the log with Parquet and with itself; exit code 1 if the books do not balance.
 
-    What is still under way is pending, not a difference.
+    What is still under way is pending, not a difference. A TIME is as for 'replay'.
     """
     from tollgate.sinks.reconcile import reconcile as compare
+
+    range = _range(from_, until)
 
     async def compared() -> "Report":
         async with _log(config) as (data, log):
             assert log is not None
-            return await compare(log, data)
+            return await compare(log, data, range=range)
 
     report = asyncio.run(compared())
     if json:
