@@ -16,7 +16,7 @@ import msgspec
 from tollgate.errors import Refusal
 from tollgate.events import Admitted, Candidate, Ended, Limits, Request
 from tollgate.money import usd_text
-from tollgate.prices.price import OUTPUT_METERS
+from tollgate.prices.price import INPUT_METERS, OUTPUT_METERS
 from tollgate.prices.rate import affordable_output, bound_pusd
 from tollgate.processors.ledger import Ledger
 from tollgate.processors.rates import RateLimit, check_all
@@ -215,26 +215,38 @@ def _bound(option: Option, ask: Ask, policy: Policy, cap: int | None) -> int | N
         return policy.unpriced_hold_pusd
     if price.is_free:
         return 0
-    output = 0 if ask.uncappable is not None else cap
-    if output is None:
-        output = price.max_output_tokens or price.context_window
+    output = _most_output(option, ask) if cap is None or ask.uncappable is not None else cap
     if _unbounded(option, ask) is not None or output is None:
         return None
-    return bound_pusd(
-        price, input_tokens=_input_bound(option, ask), output_tokens=ask.choices * output, limits=ask.limits
-    )
+    choices = max(ask.choices, ask.limits.images)
+    return bound_pusd(price, input_tokens=_input_bound(option, ask), output_tokens=choices * output, limits=ask.limits)
+
+
+def _most_output(option: Option, ask: Ask) -> int | None:
+    """What comes out at most where no cap is sent, per choice: no model writes more than its window."""
+    price = option.price
+    if price is None or (ask.uncappable is not None and not price.charges(OUTPUT_METERS)):
+        return 0
+    return option.most_output_tokens or price.max_output_tokens or price.context_window
 
 
 def _unbounded(option: Option, ask: Ask) -> str | None:
-    """The field for which no bound can be stated; of one that decides how much comes out, where that is charged for."""
-    if ask.uncappable is not None and option.price is not None and option.price.charges(OUTPUT_METERS):
+    """The field for which no bound can be stated, in what the model is charged by."""
+    price = option.price
+    if ask.uncappable is not None and _most_output(option, ask) is None:
         return ask.uncappable
+    if ask.sound is not None and price is not None:
+        too_long = price.charges(("audio_ms",)) and not ask.limits.audio_ms
+        if too_long or (price.charges(INPUT_METERS) and price.context_window is None):
+            return ask.sound
     return ask.unbounded or (ask.unbounded_at_home if option.at_home else None)
 
 
 def _input_bound(option: Option, ask: Ask) -> int:
     """No tokenizer makes more tokens of a text than it has bytes, and no model reads more than its window."""
     window = option.price.context_window if option.price else None
+    if ask.sound is not None and window is not None:  # it is no text
+        return window
     return ask.input_bound_tokens if window is None else min(ask.input_bound_tokens, window)
 
 
@@ -252,7 +264,8 @@ def _unboundable(option: Option, ask: Ask) -> Refusal:
         400,
         "cost_unbounded",
         f"What {field} makes the request cost cannot be bounded beforehand, so a budget cannot cover it. "
-        "Leave it out, or use a key without a budget.",
+        "Leave it out, give the model its max_output_tokens or context_window in pricing.yaml, or use a key without a "
+        "budget." + (" Of sound, WAV (PCM) and MP3 show how long they can be." if field == ask.sound else ""),
         param=field,
     )
 

@@ -41,7 +41,8 @@ _COUNTER = Provider(
 class Option(NamedTuple):
     """One attempt that could be made; `price` is None where the model is unpriced.
 
-    `least_output_tokens` is the lowest cap on output that the protocol takes.
+    `least_output_tokens` is the lowest cap on output that the protocol takes, `most_output_tokens` what the model can
+    give where none can be sent, per choice; None where its price knows at best.
     """
 
     provider: Provider
@@ -52,6 +53,7 @@ class Option(NamedTuple):
     at_home: bool  # that is the client's dialect, so that the request is passed on
     backoff_ms: int = 0
     least_output_tokens: int = 1
+    most_output_tokens: int | None = None
 
 
 class Route(NamedTuple):
@@ -89,6 +91,7 @@ def plan(
                     protocol,
                     at_home=protocol == endpoint.dialect,
                     least_output_tokens=least_output_tokens(protocol, provider.quirks),
+                    most_output_tokens=endpoint.most_output_tokens(body, upstream_model),
                 )
                 options += _attempts(option, chances, draw)
             else:

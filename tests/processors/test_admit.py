@@ -25,9 +25,9 @@ DOLLAR = pusd("1")
 PRICE = compile_price({"input": Decimal(1), "output": Decimal(4)}, version="v", context_window=1000)
 
 
-def option(price=PRICE, provider="sandbox", *, at_home=True):
+def option(price=PRICE, provider="sandbox", *, at_home=True, **more):
     at = PROVIDERS[provider]
-    return Option(at, at.accounts[0], "sandbox", price, at.protocol, at_home)
+    return Option(at, at.accounts[0], "sandbox", price, at.protocol, at_home, **more)
 
 
 def route(*options):
@@ -193,11 +193,45 @@ def test_what_is_counted_beside_tokens_is_held_too():
     assert record.plan[0].max_output_tokens is None
 
 
-def test_where_no_cap_can_be_sent_output_that_is_charged_for_has_no_bound():
-    image = ask(max_output_tokens=None, limits=Usage(images=1), uncappable="size")
-    refused = asked(ledger(), of=image, limits=budget("1")).refusal
+WINDOWLESS = compile_price({"input": Decimal(1), "output": Decimal(4)}, version="v")
+
+
+def test_where_no_cap_can_be_sent_output_that_is_charged_for_needs_a_limit_of_the_models():
+    image = ask(max_output_tokens=None, limits=Usage(images=2), uncappable="size")
+    refused = asked(ledger(), of=image, to=route(option(WINDOWLESS)), limits=budget("1")).refusal
     assert (refused.code, refused.param) == ("cost_unbounded", "size")
-    assert asked(ledger(), of=image).refusal is None
+    assert "max_output_tokens" in refused.message
+    assert asked(ledger(), of=image, to=route(option(WINDOWLESS))).refusal is None
+    tabulated = asked(ledger(), of=image, to=route(option(WINDOWLESS, most_output_tokens=300)), limits=budget("1"))
+    assert tabulated.record.hold_pusd == 100 * 1_000_000 + 2 * 300 * 4_000_000
+    own = compile_price({"input": Decimal(1), "output": Decimal(4)}, version="v", max_output_tokens=50)
+    assert asked(ledger(), of=image, to=route(option(own)), limits=budget("1")).record.hold_pusd == 500 * 1_000_000
+
+
+def test_what_a_refused_image_needs_is_all_that_can_come_out():
+    image = ask(max_output_tokens=None, limits=Usage(images=1), uncappable="size")
+    to = route(option(WINDOWLESS, most_output_tokens=4160))
+    refused = asked(ledger(), of=image, to=to, limits=budget("0.001")).refusal
+    assert (refused.code, refused.details["needed"]) == ("QUOTA_EXCEEDED", "0.01674")
+
+
+BY_TIME = compile_price({"audio_minute": Decimal("0.006")}, version="v")
+SOUND = ask(max_output_tokens=None, uncappable="file", sound="file")
+
+
+def test_sound_that_is_charged_by_time_is_held_for_as_long_as_it_can_be():
+    told = ask(max_output_tokens=None, uncappable="file", sound="file", limits=Usage(audio_ms=60_000))
+    assert asked(ledger(), of=told, to=route(option(BY_TIME)), limits=budget("1")).record.hold_pusd == pusd("0.006")
+    refused = asked(ledger(), of=SOUND, to=route(option(BY_TIME)), limits=budget("1")).refusal
+    assert (refused.code, refused.param) == ("cost_unbounded", "file")
+    assert "WAV" in refused.message
+
+
+def test_sound_that_is_charged_by_tokens_fills_no_more_than_the_models_window():
+    held = asked(ledger(), of=SOUND, limits=budget("1")).record.hold_pusd
+    assert held == 1000 * 1_000_000 + 1000 * 4_000_000
+    refused = asked(ledger(), of=SOUND, to=route(option(WINDOWLESS)), limits=budget("1")).refusal
+    assert (refused.code, refused.param) == ("cost_unbounded", "file")
 
 
 def test_what_is_free_needs_neither_bound_nor_price():

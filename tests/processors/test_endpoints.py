@@ -13,7 +13,7 @@ from tollgate.wire.endpoints import ENDPOINTS
 FILE = """
 sandbox: false
 providers:
-  openai: {api_key: k, models: [gpt-5, embed]}
+  openai: {api_key: k, models: [gpt-5, embed, gpt-image-1]}
   house:  {protocol: openai, base_url: "http://house.test/v1", models: [house, shared], priority: 1}
   vllm:   {protocol: openai, base_url: "http://vllm.test/v1", models: [shared], endpoints: [chat, responses]}
   claude: {preset: anthropic, api_key: k, models: [claude]}
@@ -22,6 +22,7 @@ BODIES = {
     "/v1/responses": {"model": "m", "input": "Hi"},
     "/v1/chat/completions": {"model": "m", "messages": [{"role": "user", "content": "Hi"}]},
     "/v1/embeddings": {"model": "m", "input": "Hi"},
+    "/v1/images/generations": {"model": "m", "prompt": "A cat", "quality": "low", "size": "1024x1024"},
     "/v1/messages/count_tokens": {"model": "m", "messages": [{"role": "user", "content": "Hi"}]},
 }
 
@@ -63,3 +64,19 @@ def test_a_service_that_nobody_serves_is_refused_with_the_way_out(route):
 
     assert (refused.status, refused.code, refused.param) == (400, "endpoint_not_served", "model")
     assert "'endpoints: [embeddings, ...]'" in refused.message
+
+
+def test_a_plan_knows_what_each_model_can_give_where_no_cap_is_sent(tmp_path):
+    (tmp_path / "gateway.yaml").write_text(FILE)
+    config, path = load_config(tmp_path / "gateway.yaml", {}), "/v1/images/generations"
+    found = plan(
+        "openai/gpt-image-1",
+        BODIES[path],
+        endpoint=ENDPOINTS[path],
+        config=config,
+        book=PriceBook.load(None),
+        at_ms=0,
+        draw=0.5,
+    )
+    assert isinstance(found, Route)
+    assert {option.most_output_tokens for option in found.options} == {272}

@@ -147,16 +147,37 @@ def test_what_is_wrong_in_itself_is_refused_by_name(path, change, param):
         ("/v1/embeddings", {}, None),
         ("/v1/embeddings", {"input": [{"type": "image_url"}]}, "input[0]"),
         ("/v1/images/generations", {}, None),
-        ("/v1/images/generations", {"partial_images": 2}, "partial_images"),
+        ("/v1/images/generations", {"partial_images": 4}, "partial_images"),
         ("/v1/moderations", {}, None),
         ("/v1/moderations", {"input": [{"type": "image_url", "image_url": {"url": "x"}}]}, "input[0]"),
         ("/v1/audio/speech", {}, None),
-        ("/v1/audio/transcriptions", {}, "file"),
+        ("/v1/audio/transcriptions", {"language": "en"}, None),
+        ("/v1/audio/transcriptions", {"chunking_strategy": "auto"}, "chunking_strategy"),
         ("/v1/messages/count_tokens", {"anything": 1}, None),
     ],
 )
 def test_what_no_bound_allows_for_is_named(path, change, unbounded):
     assert ENDPOINTS[path].ask(BODIES[path] | change).unbounded == unbounded
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "tokens"),
+    [
+        ("gpt-image-1", {}, 6240),
+        ("gpt-image-1", {"size": "auto", "quality": "auto"}, 6240),
+        ("gpt-image-1", {"quality": "medium"}, 1584),
+        ("gpt-image-1", {"size": "1024x1024"}, 4160),
+        ("gpt-image-1-mini", {"quality": "low", "size": "1536x1024"}, 400),
+        ("gpt-image-1-2025-04-23", {"quality": "low", "size": "1024x1024", "partial_images": 3}, 572),
+        ("gpt-image-1", {"size": "2048x2048"}, None),
+        ("gpt-image-1", {"quality": "hd"}, None),
+        ("gpt-image-1.5", {}, None),
+        ("gpt-image-2", {}, None),
+    ],
+)
+def test_an_image_is_bounded_by_what_its_provider_tabulates(model, more, tokens):
+    images = ENDPOINTS["/v1/images/generations"]
+    assert images.most_output_tokens({"prompt": "A cat", **more}, model) == tokens
 
 
 # Completions --------------------------------------------------------------------------------------------------------

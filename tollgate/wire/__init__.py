@@ -33,7 +33,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     only a provider of the same dialect is told of, because a translation leaves it out.
 
     `limits` are what it can use at most beyond input and output tokens (images, characters). `uncappable` is the path
-    of the field that decides how much comes out where no cap can be sent. `free`: nobody charges for it.
+    of the field that decides how much comes out where no cap can be sent. `sound` is the path of one whose tokens only
+    the model's window bounds; its time is in `limits` where it can be told. `free`: nobody charges for it.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     unbounded_at_home: str | None = None
     limits: Usage = Usage()
     uncappable: str | None = None
+    sound: str | None = None
     free: bool = False
 
 

@@ -76,6 +76,10 @@ class Endpoint(msgspec.Struct, frozen=True):
         assert self.service is not None and issubclass(self.service, Counts)
         return self.service.counted(input_tokens)
 
+    def most_output_tokens(self, body: Body, model: str) -> int | None:
+        """The most that comes out where no cap can be sent; None: only the model's own limits say."""
+        return None if self.service is None else self.service.most_output_tokens(body, model)
+
     def cannot_carry(self, protocol: Dialect, body: Body, *, model: str, quirks: Quirks) -> Refusal | None:
         """Why a request cannot go to a model behind `protocol`; None if it can."""
         if self.service is not None:

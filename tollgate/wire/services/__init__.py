@@ -30,6 +30,11 @@ class Service(Protocol):
         ...
 
     @staticmethod
+    def most_output_tokens(body: Body, model: str) -> int | None:
+        """The most that one answer of this model can hold, by its provider's documentation; None: nobody says."""
+        ...
+
+    @staticmethod
     def exchange(
         body: Body,
         *,
@@ -48,6 +53,10 @@ class JsonService:
     path: ClassVar[str]
     stream_type = "text/event-stream"
     ends: ClassVar[frozenset[str]] = frozenset()  # types of the events that end its streams, and hold the usage
+
+    @staticmethod
+    def most_output_tokens(body: Body, model: str) -> int | None:
+        return None
 
     def __init__(self, body: Body, quirks: Quirks) -> None:
         self.body = body

@@ -1,5 +1,7 @@
 """Images, `POST /v1/images/generations`: charged by the tokens that the answer counts, or by the image."""
 
+import re
+
 from tollgate.events import Usage
 from tollgate.wire import Ask, Body, Meter, Quirks, fields, neutral
 from tollgate.wire.failures import unreadable
@@ -26,7 +28,19 @@ _NEUTRAL = frozenset(
         "user",
     }
 )
-_NEUTRAL_AT: dict[str, tuple[object, ...]] = {"partial_images": (0,)}
+_NEUTRAL_AT: dict[str, tuple[object, ...]] = {"partial_images": (0, 1, 2, 3)}
+
+# Tokens of one image, as OpenAI's guide to image generation tabulates them for the models before gpt-image-2
+# (https://developers.openai.com/api/docs/guides/image-generation, "Cost and latency"). Of gpt-image-1.5, which also
+# writes text, and of gpt-image-2 there is no such table. A preview on the way is so many tokens more.
+_TABULATED = re.compile(r"gpt-image-1(-mini)?(-\d{4}-\d{2}-\d{2})?")
+_TOKENS = {
+    "low": {"1024x1024": 272, "1024x1536": 408, "1536x1024": 400},
+    "medium": {"1024x1024": 1056, "1024x1536": 1584, "1536x1024": 1568},
+    "high": {"1024x1024": 4160, "1024x1536": 6240, "1536x1024": 6208},
+}
+_PREVIEW_TOKENS = 100
+_ANY = ("auto", None)  # whoever does not say leaves it to the model
 
 # What was meant where neither request nor answer says it: these choose the price of an image
 _DEFAULTS = {"quality": "standard", "size": "1024x1024"}
@@ -49,8 +63,21 @@ class Images(JsonService):
             user=fields.text(body, "user"),
             unbounded=fields.changes_price(body, _NEUTRAL, _NEUTRAL_AT),
             limits=Usage(images=count),
-            uncappable="size",  # it and the quality say how many tokens come out, by no published rule
+            uncappable="size",  # it and the quality say how many tokens come out
         )
+
+    @staticmethod
+    def most_output_tokens(body: Body, model: str) -> int | None:
+        if not _TABULATED.fullmatch(model):
+            return None
+        quality, size, previews = (body.get(name) for name in ("quality", "size", "partial_images"))
+        found = [
+            tokens
+            for word, sizes in _TOKENS.items()
+            for words, tokens in sizes.items()
+            if (quality in _ANY or quality == word) and (size in _ANY or size == words)
+        ]
+        return max(found) + _PREVIEW_TOKENS * (previews if isinstance(previews, int) else 0) if found else None
 
     def read_answer(self, answer: Body, meter: Meter, quirks: Quirks) -> None:
         if not answer.get("error") and not isinstance(answer.get("data"), list):

@@ -14,6 +14,7 @@ from tollgate.events import Usage
 from tollgate.wire import Ask, Body, Exchange, Meter, Quirks, UpstreamRequest, fields, neutral
 from tollgate.wire.failures import unreadable
 from tollgate.wire.services import Bytes, JsonService, input_bound, token_usage, without_extensions
+from tollgate.wire.services.sound import longest_ms
 
 FILE = "file"
 _TEXTS = {"text": "text/plain; charset=utf-8", "srt": "text/plain; charset=utf-8", "vtt": "text/vtt; charset=utf-8"}
@@ -21,6 +22,22 @@ _STAMP = re.compile(rb"-->\s*(?:(\d+):)?(\d{2}):(\d{2})[.,](\d{3})")
 
 # Where nobody says how long it was: sound of 128 kbit/s, as the common encoders make it when they are not told
 BYTES_PER_S = 16_000
+ROUNDED_MS = 1000  # providers that charge by time count whole seconds
+
+_NEUTRAL = frozenset(
+    {
+        "include",
+        "include[]",
+        "language",
+        "model",
+        "prompt",
+        "response_format",
+        "stream",
+        "temperature",
+        "timestamp_granularities",
+        "timestamp_granularities[]",
+    }
+)
 
 
 class Transcriptions(JsonService):
@@ -35,11 +52,15 @@ class Transcriptions(JsonService):
         fields.required_text(file, "data", FILE)
         fields.text(body, "response_format")
         rest = {name: value for name, value in body.items() if name != FILE}
+        longest = longest_ms(file["data"])
         return Ask(
             model=fields.model(body),
             stream=body.get("stream") in (True, "true"),
             input_bound_tokens=input_bound(rest),
-            unbounded=FILE,  # how long the sound is, and so what it costs, is known to whoever decodes it
+            unbounded=fields.changes_price(rest, _NEUTRAL, {}),
+            limits=Usage(audio_ms=0 if longest is None else longest + ROUNDED_MS),
+            uncappable=FILE,
+            sound=FILE,
         )
 
     @classmethod
