@@ -129,3 +129,8 @@ ERROR_CLASSES = {
     "not_found": "the provider does not know the model",
     "bad_request": "the provider says that the request is wrong",
 }
+
+
+def why(error: Exception) -> str:
+    """What the system says of it, without the number and the path: messages name their place themselves."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

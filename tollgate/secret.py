@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from tollgate.errors import ConfigError
+from tollgate.errors import ConfigError, why
 from tollgate.ids import random_text
 
 ADMIN_KEY_FILE = "admin.key"
@@ -151,7 +151,7 @@ def _read(path: Path) -> Secret:
         with path.open("rb") as file:
             return Secret(file.read(MAX_SECRET_BYTES).decode().strip())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        raise ConfigError(f"{path} cannot be read: {why(error)}") from error
 
 
 def _create(path: Path, text: str) -> None:
@@ -179,4 +179,4 @@ def _create(path: Path, text: str) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be made: {error}; choose a folder with TOLLGATE_DATA") from error
+        raise ConfigError(f"{path} cannot be made: {why(error)}; choose a folder with TOLLGATE_DATA") from error

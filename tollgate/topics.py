@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import yaml
 
-from .errors import ConfigError
+from .errors import ConfigError, why
 
 PACKAGED = Path(__file__).with_name("topics.yaml")
 
@@ -170,7 +170,7 @@ def load_topics(path: Path | None = None) -> Topics:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        raise ConfigError(f"{path}: cannot be read: {why(error)}") from None
     return parse_topics(text, source=path.name)
 
 

@@ -14,7 +14,7 @@ import typer
 
 import tollgate
 from tollgate.app import cli_books, cli_config, cli_keys, cli_log, cli_requests, cli_topics
-from tollgate.errors import AppendUnknown, ConfigError, TollgateError, UsageError
+from tollgate.errors import AppendUnknown, ConfigError, TollgateError, UsageError, why
 
 OK, DIFFERENCES, USAGE, ENVIRONMENT, RESTART, INTERRUPTED = 0, 1, 2, 3, 75, 130
 
@@ -48,7 +48,7 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except typer.TyperException as error:
-        message = error.format_message()
+        message = error.format_message().replace("Value error, ", "")  # pydantic's words before Typer's own
         return _complain(message, USAGE) if message else USAGE  # without one, the help was shown instead
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
@@ -156,7 +156,9 @@ def sandbox(
     try:
         serve(host, port, ledger)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the sandbox cannot start on {host}:{port}: {error}; see --port and --ledger") from error
+        raise ConfigError(
+            f"the sandbox cannot start on {host}:{port}: {why(error)}; see --port and --ledger"
+        ) from error
     return OK
 
 

@@ -13,7 +13,7 @@ import typer
 
 from tollgate.app.cli_config import ConfigFile
 from tollgate.app.cli_output import counted, print_json, print_table, progress_bar, quiet, remark
-from tollgate.errors import ConfigError, UsageError
+from tollgate.errors import ConfigError, UsageError, why
 
 if TYPE_CHECKING:
     from tollgate.app.settings import Settings
@@ -167,7 +167,7 @@ def _new_archive(to: Path) -> Iterator[Path]:
             packed.rename(to)
             shutil.rmtree(folder)
     except OSError as error:
-        raise ConfigError(f"{to}: cannot be written: {error}") from None
+        raise ConfigError(f"{to}: cannot be written: {why(error)}") from None
 
 
 def _only_parts(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from tollgate.errors import Fenced, TollgateError
+from tollgate.errors import Fenced, TollgateError, why
 from tollgate.failpoints import reached
 from tollgate.log import Log
 from tollgate.log.kafka_election import Election
@@ -33,7 +33,7 @@ async def sinking(source: Log, data: Path, fatal: Fatal, at_work: AtWork) -> Asy
         try:
             await sink.run()
         except (TollgateError, OSError) as error:
-            fatal(f"the sink failed: {error}")
+            fatal(_failed(data, error))
         if not stopping:
             fatal("the sink ended")
 
@@ -72,7 +72,7 @@ async def sinking_if_elected(
         try:
             await rounds()
         except (TollgateError, OSError) as error:
-            fatal(f"the sink failed: {error}")
+            fatal(_failed(data, error))
 
     task = asyncio.create_task(watched())
     try:
@@ -84,6 +84,12 @@ async def sinking_if_elected(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def _failed(data: Path, error: Exception) -> str:
+    """Why the sink ended, and at which file or folder: a full disk says neither by itself."""
+    place = f"{error.filename or data}: " if isinstance(error, OSError) else ""
+    return f"the sink failed: {place}{why(error)}"
 
 
 async def _until_replaced(sink: Sink, election: Election) -> None:

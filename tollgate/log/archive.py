@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import msgspec
 import pyarrow as pa
 
-from tollgate.errors import ConfigError
+from tollgate.errors import ConfigError, why
 
 from . import Record
 
@@ -224,7 +224,7 @@ class Archive:
                     count += len(found)
                     yield found
         except (OSError, ValueError, pa.ArrowException, msgspec.MsgspecError, EOFError) as error:
-            raise ConfigError(f"{self._place}: {part.file} is damaged after {count} records: {error}") from None
+            raise ConfigError(f"{self._place}: {part.file} is damaged after {count} records: {why(error)}") from None
         if count != part.records or hash.hexdigest() != part.sha256:
             raise ConfigError(
                 f"{self._place}: {part.file} is damaged: it holds {count} records with SHA-256 {hash.hexdigest()}, "
@@ -248,7 +248,7 @@ class Archive:
                 f"{self._place}: has no {MANIFEST}, so it is no exported log, or not a whole one"
             ) from None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, tarfile.TarError) as error:
-            raise ConfigError(f"{self._place}: {MANIFEST} cannot be read: {error}") from None
+            raise ConfigError(f"{self._place}: {MANIFEST} cannot be read: {why(error)}") from None
 
 
 @contextmanager
@@ -260,7 +260,7 @@ def open_archive(place: Path) -> Iterator[Archive]:
     try:
         tar = tarfile.open(place)  # noqa: SIM115 closed below
     except OSError as error:
-        raise ConfigError(f"{place}: cannot be opened: {error}") from None
+        raise ConfigError(f"{place}: cannot be opened: {why(error)}") from None
     except tarfile.TarError:  # its words are a list of all that was tried
         raise ConfigError(
             f"{place}: is no tar file; name a folder or a file that 'tollgate log export' has made"

@@ -71,7 +71,10 @@ class EmbeddedReader:
             self._storage = Storage(path, writable=False)
             self._learn(self._storage.load())
         except sqlite3.Error as error:
-            raise ConfigError(f"{path}: there is no log that can be read: {error}") from None
+            raise ConfigError(
+                f"{path}: there is no log that can be read ({error}); 'tollgate serve' makes one, and "
+                "TOLLGATE_DATA names the folder where one is"
+            ) from None
         self._reads = Worker("tollgate-log-read")
 
     def append(

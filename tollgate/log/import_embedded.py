@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tollgate.errors import ConfigError, UsageError
+from tollgate.errors import ConfigError, UsageError, why
 from tollgate.topics import Topics
 
 from . import Record
@@ -49,7 +49,7 @@ async def import_embedded(
         _sync(folder.parent)
         return rows
     except (OSError, sqlite3.Error) as error:
-        raise ConfigError(f"{folder}: the archive cannot be written there: {error}") from error
+        raise ConfigError(f"{folder}: the archive cannot be written there: {why(error)}") from error
     finally:
         os.close(lock)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from tollgate.errors import ConfigError
+from tollgate.errors import ConfigError, why
 from tollgate.prices.additions import Addition, load_additions
 from tollgate.prices.catalogue import Catalogue, Model, load_catalogue
 from tollgate.prices.overrides import Entry, Rule, read_rules
@@ -124,4 +124,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {why(error)}") from error
