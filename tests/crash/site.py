@@ -11,8 +11,6 @@ with a_provider(folder) as provider:
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import aiohttp
 
+from tests import forked
 from tests.crash import gateway
 from tests.crash.checker import Report, check
 from tests.crash.evidence import Key, gather
@@ -118,23 +117,21 @@ class Site:
         evidence = gather(self.data, sent=self._load.sent, calls=calls, replay=replay)
         return check(evidence, self.keys, at_rest=at_rest)
 
-    def _start(self, failpoint: str | None) -> subprocess.Popen[bytes]:
+    def _start(self, failpoint: str | None) -> forked.Forked:
         variables = environment()
         if failpoint is not None:
             variables[gateway.FAILPOINT] = failpoint
         if self._bug is not None:
             variables[gateway.SEEDED_BUG] = self._bug
-        command = [sys.executable, "-m", gateway.__name__, "serve", "--port", str(self._port)]
-        with (self._folder / "stderr").open("ab") as errors:
-            return subprocess.Popen(command, cwd=self._folder, env=variables, stdout=subprocess.DEVNULL, stderr=errors)
+        words = ["serve", "--port", str(self._port)]
+        return forked.Forked(gateway.main, words, cwd=self._folder, env=variables, stderr=self._folder / "stderr")
 
     def _run(self, *arguments: str) -> None:
         """Another command, which must find nothing wrong."""
-        command = [sys.executable, "-m", gateway.__name__, *arguments]
-        done = subprocess.run(command, cwd=self._folder, env=environment(), capture_output=True, text=True)
+        done = forked.run(gateway.main, arguments, cwd=self._folder, env=environment())
         assert done.returncode == 0, f"tollgate {arguments[0]}: {done.returncode}: {done.stdout}{done.stderr}"
 
-    async def _ready(self, process: subprocess.Popen[bytes]) -> bool:
+    async def _ready(self, process: forked.Forked) -> bool:
         """Return when requests are taken; false when the process ends before. Raises `TimeoutError`."""
         async with asyncio.timeout(START_TIMEOUT_S), aiohttp.ClientSession() as session:
             while process.poll() is None:
@@ -148,7 +145,7 @@ class Site:
         return False
 
     async def _under_load(
-        self, process: subprocess.Popen[bytes], seconds: float, kinds: Sequence[Kind], patience_s: float | None
+        self, process: forked.Forked, seconds: float, kinds: Sequence[Kind], patience_s: float | None
     ) -> bool:
         """Return when the process is dead and all clients know it: did it end by itself?"""
         clients = asyncio.create_task(self._load.run(self._url, self._keys_in_use(), kinds=kinds))
