@@ -137,15 +137,15 @@ def double_a_row() -> None:
     """The sink writes the rows of one record two times."""
     is_due = every(EVERY)
 
-    def make(add: Any) -> Any:
-        def repeated(self: Fold, event: Any, record: Any) -> None:
-            add(self, event, record)
-            if is_due():
-                add(self, event, record)
+    def make(take: Any) -> Any:
+        def repeated(self: Fold, cursor: Any, record: Any, value: bytes) -> None:
+            take(self, cursor, record, value)
+            if b'"ended.' in value and is_due():
+                take(self, cursor, record, value)
 
         return repeated
 
-    replace(Fold, "_add_journal_rows", make)
+    replace(Fold, "_take_journal", make)
 
 
 def answer_before_booking() -> None:
