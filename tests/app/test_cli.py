@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 
 import tollgate
+from tests.sinks.journals import ended
 from tollgate.app import cli
 from tollgate.errors import AppendUnknown, LogLocked
+from tollgate.events import OwnerTook, encode
 from tollgate.log import Log
 from tollgate.log.embedded import EmbeddedLog
 from tollgate.log.kafka_security import Security
@@ -130,6 +133,31 @@ def test_keys_are_listed_in_aligned_columns(run, gateway):
     assert header.index("name") == first.index("ci") == second.index("[red]x")
     assert first.rstrip().endswith("active") and second.rstrip().endswith("revoked")
     assert third.rstrip().endswith("expired")
+
+
+def test_what_a_key_has_spent_this_month_is_shown_where_its_books_are(run, gateway, monkeypatch):
+    this_month = f"{datetime.now(UTC):%Y-%m}"
+    asyncio.run(booked("k1", {this_month: 1_500_000_000_000, "2001-01": 7}))
+    gateway.answer = {"data": [KEY_RECORD, KEY_RECORD | {"id": "k2"}]}
+    monkeypatch.delenv("TOLLGATE_KEY")
+    monkeypatch.setenv("TOLLGATE_ADMIN_KEY", KEY)
+
+    header, first, second = run("keys", "list")[1].splitlines()
+    column = slice(header.index("spent USD"), header.index("spent USD") + 9)
+    assert (first[column].strip(), second[column].strip()) == ("1.5", "0")
+
+    monkeypatch.setenv("TOLLGATE_KEY", KEY)  # it may be that of another gateway
+    assert "spent" not in run("keys", "list")[1]
+
+
+async def booked(key_id: str, bills: dict[str, int]) -> None:
+    """A log in which the key was billed these pico-dollars, by period."""
+    log = await EmbeddedLog.open(Path("data/log"), load_topics())
+    await log.append("completions", None, encode(OwnerTook(instance="a")), partition=0)
+    for number, (period, bill) in enumerate(bills.items()):
+        end = ended(f"r{number}", attempts=(), request={"key_id": key_id}, period=period, bill_pusd=bill)
+        await log.append("completions", None, encode(end), partition=0)
+    await log.close()
 
 
 @pytest.mark.parametrize("words", [("keys", "list"), ("keys", "show", "k1"), ("keys", "revoke", "k1")])

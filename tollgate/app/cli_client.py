@@ -25,6 +25,11 @@ class GatewayError(TollgateError):
     """The gateway could not be reached, or did not do what was asked."""
 
 
+def is_own_gateway(env: Mapping[str, str]) -> bool:
+    """Is the gateway that commands talk to the one of this data folder? It took its admin key."""
+    return not env.get("TOLLGATE_KEY") and _is_loopback(gateway_url(env))
+
+
 class NotFound(UsageError):
     """The gateway has nothing under that name."""
 

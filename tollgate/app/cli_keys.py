@@ -12,6 +12,7 @@ from tollgate.app.cli_client import call
 from tollgate.app.cli_output import print_json, print_table, remark
 from tollgate.environment import data_folder
 from tollgate.errors import ConfigError, UsageError
+from tollgate.money import pusd, usd_text
 from tollgate.secret import ADMIN_KEY_FILE
 
 app = typer.Typer(help="API keys and what they may use.", no_args_is_help=True)
@@ -25,7 +26,18 @@ Budget = Annotated[
 PerMinute = Annotated[str | None, typer.Option(metavar="N", help="Requests per minute; 'none' for no limit.")]
 Concurrent = Annotated[str | None, typer.Option(metavar="N", help="Requests under way at once; 'none' for no limit.")]
 
-COLUMNS = ("id", "name", "organization", "team", "budget USD", "per minute", "concurrent", "expires", "state")
+COLUMNS = (
+    "id",
+    "name",
+    "organization",
+    "team",
+    "budget USD",
+    "spent USD",
+    "per minute",
+    "concurrent",
+    "expires",
+    "state",
+)
 
 
 @app.command()
@@ -46,7 +58,7 @@ def create(
     if json:
         print_json(key)
         return 0
-    print_table(COLUMNS, [_row(key)])
+    print_table(COLUMNS, [_row(key, datetime.now(UTC))])
     remark("\nThe key, shown only now:")
     print(key["key"])
     return 0
@@ -54,18 +66,18 @@ def create(
 
 @app.command("list")
 def list_keys(json: Json = False) -> int:
-    """All keys, without their secrets."""
+    """All keys, without their secrets, and what each has spent this month, where its gateway's data folder is."""
     keys = call("GET", "/v1/keys")
     if json:
         print_json(keys)
     else:
-        print_table(COLUMNS, (_row(key) for key in keys["data"]))
+        _table(keys["data"])
     return 0
 
 
 @app.command()
 def show(key_id: KeyId, json: Json = False) -> int:
-    """One key: its limits and its state."""
+    """One key: its limits, its state, and what it has spent this month, where its gateway's data folder is."""
     return _print(call("GET", _path(key_id)), json=json)
 
 
@@ -168,11 +180,22 @@ def _print(key: dict[str, Any], *, json: bool) -> int:
     if json:
         print_json(key)
     else:
-        print_table(COLUMNS, [_row(key)])
+        _table([key])
     return 0
 
 
-def _row(key: dict[str, Any]) -> list[Any]:
+def _table(keys: list[dict[str, Any]]) -> None:
+    """The keys in rows. What they have spent stands in the books of the gateway, if its data folder is this one."""
+    from tollgate.app.cli_client import is_own_gateway
+    from tollgate.app.spending import billed_by_key
+
+    now = datetime.now(UTC)
+    own = bool(keys) and is_own_gateway(os.environ)
+    billed = billed_by_key(data_folder(os.environ), f"{now:%Y-%m}") if own else None
+    print_table(COLUMNS, [_row(key, now, None if billed is None else billed[key["id"]]) for key in keys])
+
+
+def _row(key: dict[str, Any], now: datetime, spent: Decimal | None = None) -> list[Any]:
     limits, quota = key.get("limits") or {}, key.get("quota") or {}
     return [
         key["id"],
@@ -180,11 +203,17 @@ def _row(key: dict[str, Any]) -> list[Any]:
         key.get("organization"),
         key.get("team"),
         quota.get("monthly_budget"),
+        None if spent is None else usd_text(pusd(spent)),
         limits.get("requests_per_minute"),
         limits.get("concurrent_requests"),
-        key.get("expires_at"),
-        _state(key, datetime.now(UTC)),
+        _seconds(key.get("expires_at")),
+        _state(key, now),
     ]
+
+
+def _seconds(time: str | None) -> str | None:
+    """A time of the API without its milliseconds: a line of a terminal is short."""
+    return time and f"{time[:19]}Z"
 
 
 def _state(key: dict[str, Any], now: datetime) -> str:
