@@ -7,7 +7,6 @@ needs no transaction: rows may be newer than the mark that names where to fold o
 Pure: no clock, no I/O. The state is mutated in place, because copying it for every event would cost more than the call.
 """
 
-import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -257,7 +256,6 @@ def _add(sums: dict[str, int], key: str, amount: int) -> None:
 # may still write rows, later than its successor; were the keys the same, compaction would keep the stale row. So the
 # newest row of each name counts, except that an open request counts only under the mark's own epoch, because a
 # successor cannot delete what is written after it: it writes all that are open anew instead.
-_OWN_KEY = re.compile(r"(.+)@([0-9]+)", re.ASCII | re.DOTALL)
 _OWN_MARK = f"{MARK}@"
 
 
@@ -321,15 +319,18 @@ def restoring(partition: int, rows: Mapping[str, bytes]) -> Generator[None, None
 
 
 def _restoring(partition: int, rows: Mapping[str, bytes]) -> Generator[None, None, Ledger]:
-    marks = [match for key in rows if key.startswith(_OWN_MARK) and (match := _OWN_KEY.fullmatch(key))]
-    ledger = Ledger(partition, epoch=max((int(mark[2]) for mark in marks), default=-1))
+    marks = [_epoch(key.rpartition("@")[2]) for key in rows if key.startswith(_OWN_MARK)]
+    ledger = Ledger(partition, epoch=max(marks, default=-1))
+    epochs: dict[str, int] = {}  # as they are written: there are few, and many rows
     for number, (row_key, row) in enumerate(rows.items(), start=1):
         if number % ROWS_AT_A_STRETCH == 0:
             yield
-        named = _OWN_KEY.fullmatch(row_key)
-        if named is None:
+        name, _, written = row_key.rpartition("@")
+        epoch = epochs.get(written, -1)
+        if epoch < 0:
+            epoch = epochs[written] = _epoch(written)
+        if epoch < 0 or not name:
             continue
-        name, epoch = named[1], int(named[2])
         kind, _, key = name.partition("/")
         if kind == MARK and epoch == ledger.epoch:
             mark = msgspec.json.decode(row, type=Mark)
@@ -344,6 +345,11 @@ def _restoring(partition: int, rows: Mapping[str, bytes]) -> Generator[None, Non
     for request in ledger.open.values():
         _hold(ledger, request.admitted, sign=1)
     return ledger
+
+
+def _epoch(digits: str) -> int:
+    """Of a row's key; -1 for one that no owner has named."""
+    return int(digits) if digits.isascii() and digits.isdecimal() else -1
 
 
 _read_account = msgspec.json.Decoder(Account).decode
