@@ -251,6 +251,7 @@ class QuietLog:
         return self._now_ms
 
     def append(self, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
+        assert not kwargs.get("linger"), "its owner waits to read it, where it is another process"
         self.given.append(args)
         appended = asyncio.get_running_loop().create_future()
         if self._acknowledges:

@@ -21,6 +21,7 @@ from tollgate.log.clock import LogClock
 PARTITION = 0  # one is enough: nothing is shared between partitions
 STATE = "state"  # the rows of the checkpoint
 REPLIES = "replies"
+AWAITED = ("requests", "completions", REPLIES)  # somebody waits to read what is there, or until it is
 BATCH_RECORDS = 20
 SLOW_TOPICS = (None, "requests", "completions", "costs", "costs", STATE)
 SLOWNESS = 30
@@ -165,6 +166,7 @@ class ProcessLog:
         worth: str = "kept",
     ) -> "asyncio.Future[Position]":
         future: asyncio.Future[Position] = self._loop.create_future()
+        assert not (linger and topic in AWAITED)
         if not self._process.alive:
             return future
         if self._broken is not None:
