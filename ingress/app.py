@@ -24,6 +24,8 @@ from tollgate.ingress.audit import Audit
 from tollgate.ingress.auth import Authenticator, Headers, require_admin
 from tollgate.ingress.catalogue import Catalogue
 from tollgate.ingress.chat import Chat
+from tollgate.ingress.commands import Commands
+from tollgate.ingress.credentials import Credentials
 from tollgate.ingress.door import Door
 from tollgate.ingress.guard import (
     MAX_BODY_BYTES_HELD,
@@ -107,8 +109,10 @@ class Ingress:
         chat = Chat(door, catalogue=catalogue, load=self._load, metrics=self._metrics)
         self._routes = Routes()
         self._asked = {route.path: Endpoint(route.path, "key", POST=partial(chat.serve, route)) for route in ROUTES}
+        commands = Commands(door, load=self._load)
         self._others = _endpoints(
-            Admin(door, load=self._load),
+            Admin(door, commands),
+            Credentials(door, commands, catalogue),
             Models(catalogue, self._load, created_s=door.now_ms() // 1000),
             Probes(door.registry, door.readiness or self._readiness),
             Stories(door),
@@ -243,7 +247,9 @@ def dialect_of(path: str, headers: Headers) -> Dialect:
     return "gemini" if path.startswith("/v1beta/") or b"x-goog-api-key" in headers else "openai"
 
 
-def _endpoints(admin: Admin, models: Models, probes: Probes, stories: Stories) -> tuple[Endpoint, ...]:
+def _endpoints(
+    admin: Admin, credentials: Credentials, models: Models, probes: Probes, stories: Stories
+) -> tuple[Endpoint, ...]:
     return (
         Endpoint("/", "open", GET=probes.root),
         Endpoint("/healthz", "open", GET=probes.health),
@@ -259,6 +265,14 @@ def _endpoints(admin: Admin, models: Models, probes: Probes, stories: Stories) -
         Endpoint("/api/version", "open", GET=models.version),
         Endpoint("/v1/keys", "admin", GET=admin.list, POST=admin.create),
         Endpoint("/v1/keys/{id}", "admin", GET=admin.one, PATCH=admin.change, DELETE=admin.revoke),
+        Endpoint("/v1/credentials", "admin", GET=credentials.list),
+        Endpoint(
+            "/v1/credentials/{provider}/{account}",
+            "admin",
+            GET=credentials.one,
+            PUT=credentials.set,
+            DELETE=credentials.delete,
+        ),
         Endpoint("/v1/requests/{id}", "key", GET=stories.one),
     )
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 from tollgate import keys
-from tollgate.control import Control, iso
+from tollgate.control import Control
 from tollgate.errors import Refusal
 from tollgate.events import Limits
 from tollgate.secret import Secrets
+from tollgate.times import iso
 
 Headers: TypeAlias = Mapping[bytes, bytes]
 

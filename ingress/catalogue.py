@@ -24,7 +24,7 @@ class Catalogue:
 
     def use(self, config: Config) -> None:
         """From now on the models are those of this configuration."""
-        self._providers = config.providers
+        self.providers = config.providers
         self._owners = _owners(config.providers)
         self._known = lru_cache(MAX_REMEMBERED)(self._is_served)
 
@@ -37,9 +37,9 @@ class Catalogue:
         if model in self._owners:
             return self._owners[model]
         prefix, slash, bare = model.partition("/")
-        if slash and prefix in self._providers and self._providers[prefix].serves(bare):
+        if slash and prefix in self.providers and self.providers[prefix].serves(bare):
             return prefix
-        return next(name for name, provider in self._providers.items() if provider.serves(model))
+        return next(name for name, provider in self.providers.items() if provider.serves(model))
 
     def check(self, model: str) -> None:
         """Raise `Refusal` (404) for a model that nobody serves; it names those that are spelt nearly so."""
@@ -54,9 +54,9 @@ class Catalogue:
         if _MODEL_NAME.fullmatch(model) is None or not _STEPS.isdisjoint(model.split("/")):
             return False  # it becomes a header, a metric and a part of URLs
         prefix, slash, bare = model.partition("/")
-        if slash and prefix in self._providers and self._providers[prefix].serves(bare):
+        if slash and prefix in self.providers and self.providers[prefix].serves(bare):
             return True
-        return any(provider.serves(model) for provider in self._providers.values())
+        return any(provider.serves(model) for provider in self.providers.values())
 
 
 def _owners(providers: Mapping[str, Provider]) -> dict[str, str]:

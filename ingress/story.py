@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tollgate.control import iso
 from tollgate.errors import OutOfRange, Refusal, Unreadable
 from tollgate.events import (
     Admitted,
@@ -30,6 +29,7 @@ from tollgate.ingress.http import Answer, Incoming, json_answer
 from tollgate.journal import JOURNAL, epoch_after, valid
 from tollgate.log import Record
 from tollgate.money import usd_text
+from tollgate.times import iso
 
 CLOCK_SLACK_MS = 10_000  # between the clock that made the id and the log's
 FIRST_RECORD_MS = 15 * 60_000  # by then a request has been decided, or will never be

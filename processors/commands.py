@@ -13,12 +13,14 @@ from tollgate.control import (
     TOPIC,
     command_reply,
     decide,
+    entity_of_state,
     owner_place,
     place_of,
     state_made_by,
+    target_of,
 )
 from tollgate.errors import Fenced, Refusal
-from tollgate.events import AuditRecorded, CommandIssued, ControlTaken, encode
+from tollgate.events import Action, AuditRecorded, CommandIssued, ControlTaken, SetCredential, encode
 from tollgate.log import Position
 from tollgate.processors.world import World
 
@@ -57,7 +59,7 @@ class Commands:
             return
         offset: int | None = None
         if not isinstance(decided, Refusal):
-            place = place_of(decided.key_id, self._epoch, src)
+            place = place_of(entity_of_state(decided), self._epoch, src)
             offset = (await world.log.append(TOPIC, place, encode(decided))).offset
             await applied(world, offset + 1)
             self._check()
@@ -90,13 +92,20 @@ class Commands:
         recorded = AuditRecorded(
             actor=command.actor,
             action=type(action).__struct_config__.tag or "",  # type: ignore[arg-type]
-            target=action.key_id,
+            target=target_of(action),
             key_id=command.actor,
             status=status,
             request_id=command.command_id,
-            after=msgspec.json.encode(getattr(action, "limits", None)).decode(),
+            after=msgspec.json.encode(_shown(action)).decode(),
         )
         await self._world.log.append("audit", recorded.org_id.encode(), encode(recorded))
+
+
+def _shown(action: Action) -> object:
+    """Of what a command brings, that which the audit may show."""
+    if isinstance(action, SetCredential):
+        return {"kind": action.kind, "last_four": action.last_four}
+    return getattr(action, "limits", None)
 
 
 def _unless_it_failed(deleted: asyncio.Future[Position]) -> None:

@@ -14,7 +14,6 @@ from tollgate.control import (
     Control,
     command_reply,
     decide,
-    iso,
     owner_place,
     place_of,
     public_key,
@@ -35,6 +34,7 @@ from tollgate.events import (
     encode,
 )
 from tollgate.log import Record
+from tollgate.times import iso
 
 NOW_MS = 1_795_000_000_000
 CREATE = CreateKey(key_id="k1", hash="h1", name="first", org_id="acme", limits=Limits(monthly_budget_pusd=5 * 10**12))

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from tollgate.accounts import Account
 from tollgate.errors import ConfigError
 from tollgate.events import Dialect
 from tollgate.log.kafka_security import Security
@@ -66,7 +67,7 @@ FallbackReason = Literal[
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the file: every key is known, and none changes after start."""
+    """A part of the file: every key is known, and what was read never changes."""
 
 
 class LogConfig(_Section, frozen=True, kw_only=True):
@@ -125,74 +126,6 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     drain_s: Annotated[
         Timeout, Meta(description="Seconds that a stopping gateway gives to the requests under way after that.")
     ] = 30
-
-
-class OAuth(_Section, frozen=True, kw_only=True):
-    """Tokens by OAuth 2.0: with the client's own credentials, or with a refresh token."""
-
-    token_url: Annotated[
-        str,
-        Meta(
-            description="Where tokens are asked for; for Microsoft Entra "
-            "`https://login.microsoftonline.com/TENANT/oauth2/v2.0/token`."
-        ),
-    ]
-    client_id: Annotated[str, Meta(min_length=1, description="The client's id.")]
-    client_secret: Annotated[Secret | None, Meta(description="The client's secret.")] = None
-    refresh_token: Annotated[
-        Secret | None, Meta(description="A refresh token; without one the client's own credentials are used.")
-    ] = None
-    scope: Annotated[
-        str | None,
-        Meta(description="What is asked for; for Azure OpenAI `https://cognitiveservices.azure.com/.default`."),
-    ] = None
-    audience: Annotated[str | None, Meta(description="For whom the token is, where the server wants to know.")] = None
-
-
-class GoogleAccount(_Section, frozen=True, kw_only=True):
-    """A service account of Google Cloud."""
-
-    service_account_file: Annotated[str, Meta(min_length=1, description="Its key file (JSON).")]
-    scope: Annotated[str, Meta(description="What is asked for.")] = "https://www.googleapis.com/auth/cloud-platform"
-
-
-class AwsAccount(_Section, frozen=True, kw_only=True):
-    """AWS credentials. Without keys they are found as AWS's own tools find them: environment, profile, role."""
-
-    region: Annotated[
-        str | None, Meta(description="The region to sign for. Default: the one in the provider's address.")
-    ] = None
-    access_key_id: Annotated[str | None, Meta(description="The id of a key.")] = None
-    secret_access_key: Annotated[Secret | None, Meta(description="The key.")] = None
-    session_token: Annotated[Secret | None, Meta(description="With keys that are for a session only.")] = None
-    profile: Annotated[
-        str | None, Meta(description="A profile of `~/.aws/config`; it may name a role that is assumed.")
-    ] = None
-
-
-class Account(_Section, frozen=True, kw_only=True):
-    """Credentials with a provider, of one kind."""
-
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="How the account appears in the books.")]
-    api_key: Annotated[
-        Secret | None, Meta(description="The key, best as `${NAME}`. None is sent when it is left out.")
-    ] = None
-    api_key_file: Annotated[
-        str | None, Meta(description="A file that holds the key; it is read again whenever it changes.")
-    ] = None
-    oauth: Annotated[OAuth | None, Meta(description="Tokens by OAuth 2.0, renewed before they expire.")] = None
-    google: Annotated[GoogleAccount | None, Meta(description="A service account of Google Cloud.")] = None
-    aws: Annotated[AwsAccount | None, Meta(description="AWS credentials; requests are signed with them.")] = None
-    weight: Annotated[
-        int, Meta(ge=1, le=1000, description="Its share of the calls, relative to the provider's other accounts.")
-    ] = 1
-
-    @property
-    def credentials(self) -> tuple[str, ...]:
-        """The kinds of credential that are given; one at the most is meant."""
-        return tuple(
-            kind for kind in ("api_key", "api_key_file", "oauth", "google", "aws") if getattr(self, kind) is not None
-        )
 
 
 class ProviderFile(_Section, frozen=True, kw_only=True):
@@ -461,10 +394,15 @@ def _provider(name: str, given: ProviderFile, settings: Settings[GatewayFile]) -
     for account in accounts:
         if len(account.credentials) > 1:
             raise wrong("accounts", f"{account.name!r} has {' and '.join(account.credentials)}; keep one of them")
-        if account.aws is not None and (account.aws.access_key_id is None) != (account.aws.secret_access_key is None):
-            raise wrong("accounts", f"{account.name!r}: access_key_id and secret_access_key go together")
-    if given.base_url is None and preset.key != NO_KEY and not all(account.credentials for account in accounts):
-        raise wrong(None, f"needs an api_key: {base_url} answers nobody without one")
+        if contradiction := account.contradiction():
+            raise wrong("accounts", f"{account.name!r}: {contradiction}")
+    has_credentials = all(account.credentials or account.managed for account in accounts)
+    if given.base_url is None and preset.key != NO_KEY and not has_credentials:
+        raise wrong(
+            None,
+            f"needs an api_key: {base_url} answers nobody without one; for one that is set through the management API "
+            "write 'accounts: [{name: main, managed: true}]'",
+        )
     return Provider(
         name=name,
         protocol=protocol,

@@ -1,4 +1,5 @@
-"""The control state: every key there is, as a fold of the topic `control`, and the rules by which it changes.
+"""The control state: every key there is, and the credentials of provider accounts that were set, as a fold of the topic
+`control`, and the rules by which it changes.
 
 Each process folds the topic for itself; the owner of `COMMANDS_PARTITION` decides on commands and alone changes it.
 The fold holds every key in memory, revoked ones too, at about 1 kB each: made for up to 100,000 keys.
@@ -10,19 +11,33 @@ one that does not count; what no reader needs any more is deleted by the owner, 
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import orjson
 
+from tollgate.credentials import decide_deletion, decide_set, public_credential
 from tollgate.errors import Refusal, Unreadable
-from tollgate.events import CommandIssued, ControlTaken, CreateKey, Event, KeySet, RevokeKey, UpdateKey, decode
+from tollgate.events import (
+    Action,
+    CommandIssued,
+    ControlTaken,
+    CreateKey,
+    CredentialSet,
+    DeleteCredential,
+    Event,
+    KeySet,
+    RevokeKey,
+    SetCredential,
+    UpdateKey,
+    decode,
+)
 from tollgate.log import Log, Record
 from tollgate.money import usd_text
 from tollgate.replies import Reply
+from tollgate.times import iso
 from tollgate.wire.exchange import WIRES
 
 TOPIC = "control"
@@ -30,8 +45,8 @@ COMMANDS_PARTITION = 0  # of `requests`: whose owner decides on commands
 NO_EPOCH = -1  # nobody has taken the topic yet
 OFFSET_HEADER = "x-tollgate-control-offset"  # on the answer to a command: what a fold must have applied to show it
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # of the years 1 and 9999
+
+State: TypeAlias = KeySet | CredentialSet
 
 
 class Control:
@@ -47,7 +62,10 @@ class Control:
         """When the topic was last heard of, on the monotonic clock."""
         self.obsolete: set[bytes] = set()
         """The keys of records that no reader needs: a newer state is on the topic, or they never counted."""
+        self.on_credential: Callable[[CredentialSet], None] | None = None
+        """Called with each credential that is set or taken away, when that counts."""
         self._keys: dict[str, KeySet] = {}
+        self._credentials: dict[str, CredentialSet] = {}
         self._records: dict[str, bytes] = {}  # by entity: the key of the record that holds its state
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -58,6 +76,14 @@ class Control:
     def all_keys(self) -> Iterable[KeySet]:
         """All keys, in the order in which they were first seen."""
         return self._keys.values()
+
+    def credential(self, provider: str, account: str) -> CredentialSet | None:
+        """The present state of the credential of an account; without `kind` it was taken away."""
+        return self._credentials.get(_credential_entity(provider, account))
+
+    def credentials(self) -> Iterable[CredentialSet]:
+        """All that are set, in the order in which they were first seen."""
+        return [state for state in self._credentials.values() if state.kind is not None]
 
     def apply(self, record: Record) -> None:
         """Fold the next record in; one that was applied before changes nothing.
@@ -78,6 +104,7 @@ class Control:
             if self._records.get(entity) == place:
                 del self._records[entity]
                 self._keys.pop(entity, None)
+                self._credentials.pop(entity, None)
             return
         event: Event | None = None
         with suppress(Unreadable):
@@ -85,26 +112,32 @@ class Control:
         match event:
             case ControlTaken():
                 self.epoch = max(self.epoch, event.epoch)
-            case KeySet() | None if epoch < self.epoch:  # written by an owner after it was replaced
+            case KeySet() | CredentialSet() | None if epoch < self.epoch:  # written by an owner after it was replaced
                 self.obsolete.add(place)
-            case KeySet():
+            case KeySet() | CredentialSet():
                 self.evolve(event, place)
             case None:
                 self._keys.pop(entity, None)
 
-    def evolve(self, state: KeySet, place: bytes | None = None) -> None:
-        """Take over the state of a key, which lies in the record with the key `place`, unless a newer one is here."""
-        place = place or state.key_id.encode()
-        known = self._keys.get(state.key_id)
+    def evolve(self, state: State, place: bytes | None = None) -> None:
+        """Take over a state, which lies in the record with the key `place`, unless a newer one is here."""
+        entity = entity_of_state(state)
+        place = place or entity.encode()
+        known = self._keys.get(entity) or self._credentials.get(entity)
         if known is not None and known.src > state.src:
             self.obsolete.add(place)
             return
-        before = self._records.get(state.key_id, place)
+        before = self._records.get(entity, place)
         if before != place:
             self.obsolete.add(before)
-        self._records[state.key_id] = place
-        self._keys[state.key_id] = state
+        self._records[entity] = place
         self.highest_src = max(self.highest_src, state.src)
+        if isinstance(state, KeySet):
+            self._keys[entity] = state
+        else:
+            self._credentials[entity] = state
+            if self.on_credential is not None:
+                self.on_credential(state)
 
     async def wait_for(self, offset: int, *, timeout_s: float) -> bool:
         """Wait until all records below `offset` are applied; False when that took longer than `timeout_s`."""
@@ -125,6 +158,22 @@ class Control:
         for offset, reached in self._waiting:
             if offset <= self.offset and not reached.done():
                 reached.set_result(None)
+
+
+def _credential_entity(provider: str, account: str) -> str:
+    return f"credential:{provider}/{account}"  # no key's id has a colon
+
+
+def entity_of_state(state: State) -> str:
+    """What a state is about, as `place_of` wants it."""
+    return state.key_id if isinstance(state, KeySet) else _credential_entity(state.provider, state.account)
+
+
+def target_of(action: Action) -> str:
+    """What a command is about, as the audit has it: a key's id, or provider/account."""
+    if isinstance(action, SetCredential | DeleteCredential):
+        return f"{action.provider}/{action.account}"
+    return action.key_id
 
 
 def place_of(entity: str, epoch: int, src: int) -> bytes:
@@ -165,8 +214,8 @@ async def follow_control(log: Log, control: Control) -> None:
 # Decisions -----------------------------------------------------------------------------------------------------------
 
 
-def decide(control: Control, command: CommandIssued, src: int, now_ms: int) -> KeySet | Refusal | None:
-    """What the command at offset `src` of `requests` makes of its key; None when its effect is here already.
+def decide(control: Control, command: CommandIssued, src: int, now_ms: int) -> State | Refusal | None:
+    """What the command at offset `src` of `requests` makes of what it is about; None when its effect is here already.
 
     Pure. The owner appends the state to the topic and evolves its own fold with it before it decides again.
     """
@@ -179,6 +228,10 @@ def decide(control: Control, command: CommandIssued, src: int, now_ms: int) -> K
             return _update(control.key(action.key_id), action, command, src)
         case RevokeKey() as action:
             return _revoke(control.key(action.key_id), action, command, src, now_ms)
+        case SetCredential() as action:
+            return decide_set(control.credential(action.provider, action.account), action, command, src, now_ms)
+        case DeleteCredential() as action:
+            return decide_deletion(control.credential(action.provider, action.account), action, command, src, now_ms)
 
 
 def _create(control: Control, action: CreateKey, command: CommandIssued, src: int, now_ms: int) -> KeySet | Refusal:
@@ -240,9 +293,14 @@ def _revoke(key: KeySet | None, action: RevokeKey, command: CommandIssued, src: 
     )
 
 
-def state_made_by(control: Control, command: CommandIssued) -> KeySet | None:
+def state_made_by(control: Control, command: CommandIssued) -> State | None:
     """The state that the command has led to, while no other has changed it again."""
-    state = control.key(command.action.key_id)
+    action = command.action
+    state: State | None
+    if isinstance(action, SetCredential | DeleteCredential):
+        state = control.credential(action.provider, action.account)
+    else:
+        state = control.key(action.key_id)
     return state if state is not None and state.command_id == command.command_id else None
 
 
@@ -277,7 +335,7 @@ def public_key(key: KeySet) -> dict[str, Any]:
 
 
 def command_reply(
-    command: CommandIssued, outcome: KeySet | Refusal, *, epoch: int, control_offset: int | None = None
+    command: CommandIssued, outcome: State | Refusal, *, epoch: int, control_offset: int | None = None
 ) -> Reply:
     """The owner's answer to whoever issued the command; `control_offset` is where the new state was appended."""
     headers = [("content-type", "application/json")]
@@ -287,7 +345,7 @@ def command_reply(
         headers += outcome.headers.items()
     else:
         status = 201 if isinstance(command.action, CreateKey) else 200
-        body = orjson.dumps(public_key(outcome))
+        body = orjson.dumps(public_key(outcome) if isinstance(outcome, KeySet) else public_credential(outcome))
         if control_offset is not None:
             headers.append((OFFSET_HEADER, str(control_offset + 1)))
     return Reply(
@@ -300,12 +358,3 @@ def command_reply(
         body=body,
         last=True,
     )
-
-
-def iso(at_ms: int) -> str:
-    """A time as people and JSON write it (RFC 3339, UTC, milliseconds); one of no calendar year is the nearest that is.
-
-    It never raises: what is on the log is shown for ever, to every owner that begins there.
-    """
-    at_ms = min(max(at_ms, _FIRST_MS), _LAST_MS)
-    return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")

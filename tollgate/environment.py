@@ -23,8 +23,9 @@ VARIABLES = {
     "data folder. Default: `main` on the embedded log, the host's name on Kafka.",
     "TOLLGATE_ADMIN_KEY": "The key that may do everything on the management API, 128 random bits or more. Made on the "
     "first run on the embedded log (`admin.key` in the data folder), required on Kafka.",
-    "TOLLGATE_SECRET": "The root of the pepper that hashes API keys and of the keys that seal bodies. Made on the "
-    "first run on the embedded log (`secret.key` in the data folder), required on Kafka, the same for all processes.",
+    "TOLLGATE_SECRET": "The root of the pepper that hashes API keys and of the keys that seal bodies and credentials. "
+    "Made on the first run on the embedded log (`secret.key` in the data folder), required on Kafka, the same for all "
+    "processes, and required where credentials are set through the management API.",
     "TOLLGATE_URL": "The gateway that the commands talk to. Default: `http://127.0.0.1:$TOLLGATE_PORT`.",
     "TOLLGATE_KEY": "The key that the commands use. Default: the admin key in the data folder.",
 }

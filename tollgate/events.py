@@ -272,7 +272,27 @@ class RevokeKey(_Part, frozen=True, tag="revoke_key", tag_field="do"):
     key_id: str
 
 
-Action: TypeAlias = CreateKey | UpdateKey | RevokeKey
+class SetCredential(_Part, frozen=True, tag="set_credential", tag_field="do"):
+    """Give an account with a provider this credential, in the place of any other.
+
+    `sealed` is AES-256-GCM under a key of the gateway's secret, for this account alone. `last_four` is for people.
+    """
+
+    provider: str
+    account: str
+    kind: str
+    sealed: bytes
+    last_four: str = ""
+
+
+class DeleteCredential(_Part, frozen=True, tag="delete_credential", tag_field="do"):
+    """Take the credential away that was set; what the configuration says of the account counts again."""
+
+    provider: str
+    account: str
+
+
+Action: TypeAlias = CreateKey | UpdateKey | RevokeKey | SetCredential | DeleteCredential
 
 
 class CommandIssued(_Event, frozen=True, tag="command_issued.1"):
@@ -440,6 +460,24 @@ class KeySet(_Event, frozen=True, tag="key_set.1"):
     revoked_ms: int | None = None
 
 
+class CredentialSet(_Event, frozen=True, tag="credential_set.1"):
+    """The whole present state of the credential that was set for an account; without `kind` it was taken away.
+
+    `src` is the offset of the command that made it so, `sealed` what that brought.
+    """
+
+    provider: str
+    account: str
+    version: int
+    src: int
+    command_id: str
+    set_ms: int
+    set_by: str  # the id of the key that asked
+    kind: str | None = None
+    sealed: bytes = b""
+    last_four: str = ""
+
+
 class ControlTaken(_Event, frozen=True, tag="control_taken.1"):
     """An owner begins to write the topic. What one of a lower epoch writes after this record does not count.
 
@@ -552,6 +590,7 @@ Event: TypeAlias = (
     | Adjusted
     | CostsBooked
     | KeySet
+    | CredentialSet
     | ControlTaken
     | ControlBeat
     | ReplySent

@@ -66,11 +66,13 @@ class Secrets(NamedTuple):
     """What a gateway cannot start without.
 
     `admin_key` may do everything on the management API. `secret` is the root of the pepper that hashes API keys and
-    of the keys that seal bodies; both are the UTF-8 bytes of its text.
+    of the keys that seal bodies; both are the UTF-8 bytes of its text. `kept_apart` says that the secret came from the
+    environment: it need not lie beside the log that it encrypts.
     """
 
     admin_key: Secret
     secret: Secret
+    kept_apart: bool = False
 
 
 def first_run_secrets(data: Path, env: Mapping[str, str], *, embedded: bool) -> Secrets:
@@ -86,6 +88,7 @@ def first_run_secrets(data: Path, env: Mapping[str, str], *, embedded: bool) -> 
         admin_key=_from_env(env, "TOLLGATE_ADMIN_KEY")
         or _from_file(data / ADMIN_KEY_FILE, make=lambda: f"sk-tollgate-admin-{random_text(32)}"),
         secret=_from_env(env, "TOLLGATE_SECRET") or _from_file(data / SECRET_FILE, make=lambda: _new_secret(data)),
+        kept_apart=bool(env.get("TOLLGATE_SECRET")),
     )
 
 

@@ -10,9 +10,12 @@ from typing import NamedTuple
 import aiohttp
 from msgspec.structs import replace
 
-from tollgate.config import Account, Config, Provider
+from tollgate.accounts import Account, Given
+from tollgate.config import Config, Provider
+from tollgate.credentials import CredentialError
+from tollgate.errors import ConfigError
 from tollgate.processors.upstream import Transport
-from tollgate.processors.upstream.credentials import Credential, credential_of
+from tollgate.processors.upstream.credentials import Credential, Missing, credential_of
 from tollgate.processors.upstream.http import HttpTransport, new_session
 from tollgate.processors.upstream.inprocess import InProcessTransport
 from tollgate.sandbox import create_app as create_sandbox
@@ -27,6 +30,7 @@ class _Way(NamedTuple):
 
     address: tuple[object, ...]
     account: Account
+    given: Given | CredentialError | None
     transport: Transport
     credential: Credential | None
 
@@ -40,6 +44,8 @@ class Upstreams:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
         self._sandbox = create_sandbox()
+        self._config: Config | None = None
+        self._given: dict[Key, Given | CredentialError] = {}
         self._ways: dict[Key, _Way] = {}
         self._renewals: dict[Key, asyncio.Task[None]] = {}
 
@@ -53,6 +59,7 @@ class Upstreams:
             for provider in config.providers.values()
             for account in provider.accounts
         }
+        self._config = config
         before, self._ways = self._ways, ways
         for way in ways.values():
             if isinstance(way.transport, HttpTransport) and way.credential is not None:
@@ -62,6 +69,21 @@ class Upstreams:
             if old is None or new is None or old.credential is not new.credential:
                 self._renew(key, None if new is None else new.credential)
         return {key: way.transport for key, way in ways.items()}
+
+    def give(self, provider: str, account: str, given: Given | CredentialError | None) -> None:
+        """Use this credential in the place of the configuration's; None: that one again. Never raises.
+
+        With an error, calls of the account fail by it: the credential cannot be opened, and no other was meant.
+        """
+        if given is None:
+            self._given.pop((provider, account), None)
+        else:
+            self._given[provider, account] = given
+        if self._config is not None:
+            try:
+                self.reach(self._config)
+            except ConfigError as error:  # of a file that was right when the configuration was put in force
+                log.error("the credential of %s/%s is not in force: %s", provider, account, error)
 
     async def close(self) -> None:
         """Renew nothing any more."""
@@ -80,16 +102,27 @@ class Upstreams:
             provider.connect_timeout_seconds,
             provider.quirks.key_header,
         )
-        before = self._ways.get((provider.name, account.name))
+        key = provider.name, account.name
+        before, given = self._ways.get(key), self._given.get(key)
         same_address = before is not None and before.address == address
-        if before is not None and same_address and before.account == account:
+        if before is not None and same_address and (before.account, before.given) == (account, given):
             return before
         if provider.builtin:
-            return _Way(address, account, InProcessTransport(self._sandbox, base_url=provider.base_url), None)
-        credential = credential_of(provider, account, self._session)
+            return _Way(address, account, given, InProcessTransport(self._sandbox, base_url=provider.base_url), None)
+        credential = self._credential(provider, account, given)
         if before is not None and same_address:
-            return _Way(address, account, before.transport, credential)
-        return _Way(address, account, HttpTransport(self._session, provider, credential), credential)
+            return _Way(address, account, given, before.transport, credential)
+        return _Way(address, account, given, HttpTransport(self._session, provider, credential), credential)
+
+    def _credential(self, provider: Provider, account: Account, given: Given | CredentialError | None) -> Credential:
+        if isinstance(given, CredentialError):
+            return Missing(str(given))
+        if given is None:
+            return credential_of(provider, account, self._session)
+        try:
+            return credential_of(provider, given.of(account), self._session)
+        except ConfigError as error:
+            return Missing(str(error))
 
     def _renew(self, key: Key, credential: Credential | None) -> None:
         """Have this credential of the account kept fresh, and no other."""

@@ -62,7 +62,7 @@ def gateway(monkeypatch) -> Iterator[Gateway]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = answer
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
         def log_message(self, *_: object) -> None:
             pass
@@ -368,6 +368,7 @@ def test_config_check_shows_what_the_file_comes_to(run):
     assert {name: value for name, value in account.items() if value is not None} == {
         "name": "main",
         "api_key": "***",
+        "managed": False,
         "weight": 1,
     }
 

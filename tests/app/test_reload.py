@@ -168,10 +168,11 @@ def test_what_needs_a_restart_is_named():
 
 
 class Providers:
-    """Two providers on one server; an answer waits until it may go, and notes with which key it was asked."""
+    """Providers on one server. An answer waits until it may go; with which key it was asked is noted."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
+        self.refused: set[str] = set()
         self.came = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -180,6 +181,8 @@ class Providers:
         self.keys.append(request.headers["authorization"].removeprefix("Bearer "))
         self.came.set()
         await self.may_answer.wait()
+        if self.keys[-1] in self.refused:
+            return web.json_response({"error": {"message": "no", "code": "invalid_api_key"}}, status=401)
         said = {"role": "assistant", "content": "Hi"}
         return web.json_response(
             {

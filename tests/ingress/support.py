@@ -12,7 +12,8 @@ import orjson
 
 from tollgate import keys
 from tollgate.config import Config, load_config
-from tollgate.control import Control, command_reply, decide
+from tollgate.control import Control, command_reply, decide, entity_of_state
+from tollgate.errors import Refusal
 from tollgate.events import (
     Attempt,
     CancelRequested,
@@ -33,7 +34,7 @@ from tollgate.sealed import Sealer
 from tollgate.secret import Secret, Secrets
 
 ADMIN_KEY = "tg-admin-QfZ4mXw7bN2sT9cLkP8vHj"
-SECRETS = Secrets(admin_key=Secret(ADMIN_KEY), secret=Secret("kR7pVx2mQz9nBt4wYs6cJd"))
+SECRETS = Secrets(admin_key=Secret(ADMIN_KEY), secret=Secret("kR7pVx2mQz9nBt4wYs6cJd"), kept_apart=True)
 PROMPT = "the prompt that nobody else may read"
 OPENAI_BODY = {"model": "sandbox", "messages": [{"role": "user", "content": PROMPT}]}
 ANTHROPIC_BODY = OPENAI_BODY | {"max_tokens": 100}
@@ -206,8 +207,9 @@ class Worker:
             outcome = decide(self.control, event, record.offset, self.now_ms())
             assert outcome is not None
             offset = None
-            if isinstance(outcome, KeySet):
-                offset = (await self.log.append("control", outcome.key_id.encode(), encode(outcome))).offset
+            if not isinstance(outcome, Refusal):
+                place = entity_of_state(outcome).encode()
+                offset = (await self.log.append("control", place, encode(outcome))).offset
             self.replies.send(event.reply_to, command_reply(event, outcome, epoch=0, control_offset=offset))
 
     def body_of(self, event: RequestAccepted) -> Any:

@@ -9,7 +9,7 @@ from tests.ingress.support import CHAT, OPENAI_BODY, Gateway
 from tollgate import keys
 from tollgate.errors import LogUnavailable
 from tollgate.events import CommandIssued, CreateKey, KeySet, Limits, UpdateKey
-from tollgate.ingress import admin as admin_module
+from tollgate.ingress import commands as commands_module
 
 FULL = {
     "name": "of the web team",
@@ -242,7 +242,7 @@ async def test_commands_go_to_the_one_partition_whose_owner_decides(gateway: Gat
 
 
 async def test_an_owner_that_does_not_answer_leaves_the_outcome_open(gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(admin_module, "OWNER_DEADLINE_S", 0.01)
+    monkeypatch.setattr(commands_module, "OWNER_DEADLINE_S", 0.01)
     monkeypatch.setattr(gateway.worker.replies, "send", lambda *args: None)
     response = await gateway.admin.request("POST", "/v1/keys", {"name": "n"})
     assert (response.status, response.error["code"]) == (504, "unknown_outcome")

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tollgate.config import GoogleAccount, OAuth
+from tollgate.accounts import GoogleAccount, OAuth
 from tollgate.errors import ConfigError, ProviderError
 from tollgate.processors.upstream.credentials.tokens import Token, client_grant, service_account_grant
 from tollgate.secret import Secret

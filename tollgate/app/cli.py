@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import tollgate
-from tollgate.app import cli_books, cli_config, cli_keys, cli_log, cli_requests, cli_topics
+from tollgate.app import cli_books, cli_config, cli_credentials, cli_keys, cli_log, cli_requests, cli_topics
 from tollgate.errors import AppendUnknown, ConfigError, TollgateError, UsageError, why
 
 OK, DIFFERENCES, USAGE, ENVIRONMENT, RESTART, INTERRUPTED = 0, 1, 2, 3, 75, 130
@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its tracebacks show local variables, and so prompts and keys
 )
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_credentials.app, name="credentials")
 app.add_typer(cli_requests.app, name="requests")
 app.add_typer(cli_topics.app, name="topics")
 app.add_typer(cli_config.app, name="config")

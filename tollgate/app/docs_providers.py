@@ -59,9 +59,36 @@ providers:
           scope: https://cognitiveservices.azure.com/.default
 ```
 
-`google: {{service_account_file: …}}` asks for tokens with a service account's key, `aws: {{region: …, profile: …}}`
-signs requests. Tokens and roles are renewed beside the calls. A refresh token that its server replaces at each use is
-kept in memory only: where several workers run, give each an account of its own, or use client credentials.
+`google: {{service_account_file: …}}` asks for tokens with a service account's key. `aws` signs requests: with
+`access_key_id` and `secret_access_key`, with a `profile`, or with what AWS's own tools would find (web identity,
+container and instance roles); with `role_arn` it assumes a role by these. Tokens and roles are renewed beside the
+calls. A refresh token that its server replaces at each use is kept in memory only: where several workers run, give each
+an account of its own, or use client credentials.
+
+### Set while the gateway runs
+
+```console
+$ tollgate credentials set openai b < key            # or type it when asked; never as a word of the command
+$ tollgate credentials set bedrock --kind aws < keys.json
+$ tollgate credentials list
+$ tollgate credentials delete openai b
+```
+
+The next call of the account takes it; calls under way end with the old one. It goes before what stands in gateway.yaml,
+until it is deleted. An account with `managed: true` needs no credential there:
+
+```yaml
+providers:
+  openai: {{models: [gpt-4o], accounts: [{{name: main, managed: true}}]}}
+```
+
+By HTTP that is `GET /v1/credentials`, and `GET`, `PUT`, `DELETE` of `/v1/credentials/PROVIDER/ACCOUNT` with the admin
+key. The body is one of `{{"api_key": …}}`, `{{"oauth": {{…}}}}`, `{{"aws": {{…}}}}`, with the fields of gateway.yaml,
+and `{{"google": {{"service_account": {{…}}}}}}` with the content of the key file. Nobody can read it again: what is
+shown is its kind, its last four characters, and when and by whom it was set. It is stored encrypted under
+`TOLLGATE_SECRET`, which must come from the environment for this: [ADR 21][sealed].
+
+[sealed]: adr/0021-credentials-that-are-set-are-sealed-before-they-are-written.md
 
 ## Known by name
 

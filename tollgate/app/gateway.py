@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from tollgate.accounts import Given
 from tollgate.app.open_log import open_log
 from tollgate.app.reload import Reading, Reloading, ReloadMetrics, Seen, Source
 from tollgate.app.settings import Role, check_role
@@ -27,7 +28,9 @@ from tollgate.app.sinking import sinking, sinking_if_elected
 from tollgate.app.watch import Watch
 from tollgate.config import Config
 from tollgate.control import Control, catch_up, follow_control
+from tollgate.credentials import CredentialError, unseal
 from tollgate.environment import PRICING_FILE
+from tollgate.events import CredentialSet
 from tollgate.freshness import Freshness, beat
 from tollgate.ingress.app import Ingress, create_ingress
 from tollgate.ingress.door import Door, wall_clock_ms
@@ -81,6 +84,7 @@ class Gateway:
         self._upstreams: Upstreams | None = None
         self._ingress: Ingress | None = None
         self._fatal = fatal
+        self._secret = secrets.secret
         self._control = Control()
         self._seals: TopicSeals | None = None if config.log.embedded else TopicSeals(log)
         self._sealer = Sealer(secrets.secret, self._seals or FolderSeals(data / "seals"))
@@ -224,6 +228,9 @@ class Gateway:
         counter = Counter()
         stack.push_async_callback(counter.close)
         self._upstreams = await stack.enter_async_context(upstreams())
+        for credential in self._control.credentials():
+            self._take_credential(credential)
+        self._control.on_credential = self._take_credential
         self._setup = setup_of(self._config, self._book, self._upstreams.reach(self._config))
         return World(
             log=self.log,
@@ -241,6 +248,17 @@ class Gateway:
             settled=self.log.settled,
             shared=not self._config.log.embedded,
         )
+
+    def _take_credential(self, state: CredentialSet) -> None:
+        """Have the next call of the account take what was set for it, or what the configuration says again."""
+        given: Given | CredentialError | None = None
+        if state.kind is not None:
+            try:
+                given = unseal(self._secret, state)
+            except CredentialError as error:
+                given = error
+        assert self._upstreams is not None
+        self._upstreams.give(state.provider, state.account, given)
 
     def _setup_now(self) -> Setup:
         assert self._setup is not None

@@ -20,9 +20,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tollgate.config import Config
-from tollgate.control import iso
 from tollgate.errors import ConfigError
 from tollgate.prices.book import PriceBook
+from tollgate.times import iso
 
 LOOK_EVERY_S = 1.0
 

@@ -13,12 +13,12 @@ import aiohttp
 
 from tollgate.config import Account, Provider
 from tollgate.processors.upstream.credentials.aws import AwsCredential
-from tollgate.processors.upstream.credentials.keys import KeyFile, NoKey, StaticKey
+from tollgate.processors.upstream.credentials.keys import KeyFile, Missing, NoKey, StaticKey
 from tollgate.processors.upstream.credentials.port import Credential
 from tollgate.processors.upstream.credentials.tokens import Token, client_grant, service_account_grant
 from tollgate.wire.exchange import PROTOCOLS
 
-__all__ = ["Credential", "credential_of"]
+__all__ = ["Credential", "Missing", "credential_of"]
 
 
 def credential_of(provider: Provider, account: Account, session: aiohttp.ClientSession) -> Credential:
@@ -43,4 +43,6 @@ def credential_of(provider: Provider, account: Account, session: aiohttp.ClientS
         return Token(name, session, service_account_grant(name, account.google))
     if account.aws is not None:
         return AwsCredential(name, account.aws)
+    if account.managed:
+        return Missing(f"no credential has been set for {name}; 'tollgate credentials set {provider.name}' does that")
     return NoKey()

@@ -37,6 +37,21 @@ class NoKey(StaticKey):
         super().__init__({})
 
 
+class Missing(StaticKey):
+    """An account whose credential is set through the management API, and is not, or cannot be opened.
+
+    Clients are told that the credentials were refused; the reason is for the operator, once.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__({})
+        self._why = why
+        log.error("calls of an account fail: %s", why)
+
+    async def headers(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+        raise ProviderError("auth", self._why)
+
+
 class KeyFile:
     """A key in a file, read again when the file has changed. What cannot be read leaves the last key in force."""
 

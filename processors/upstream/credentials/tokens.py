@@ -18,7 +18,7 @@ import aiohttp
 import jwt
 import orjson
 
-from tollgate.config import GoogleAccount, OAuth
+from tollgate.accounts import GoogleAccount, OAuth
 from tollgate.errors import ConfigError, ProviderError
 
 FETCH_TIMEOUT_S = 10.0
@@ -188,14 +188,16 @@ def service_account_grant(name: str, google: GoogleAccount) -> Grant:
 
 
 def _service_account(name: str, google: GoogleAccount) -> _ServiceAccount:
+    where = google.service_account_file or "service_account"
     try:
-        account = _object(Path(google.service_account_file).read_bytes())
+        inline = google.service_account
+        account = _object(Path(where).read_bytes() if inline is None else inline.reveal().encode())
         email, key = account["client_email"], account["private_key"]
         jwt.encode({}, key, algorithm="RS256")
         return _ServiceAccount(email, key, account.get("private_key_id"), account.get("token_uri") or GOOGLE_TOKEN_URL)
     except (OSError, KeyError, ValueError, TypeError, jwt.PyJWTError) as error:
         raise ConfigError(
-            f"providers: {name}: {google.service_account_file} is not the key file of a service account "
+            f"providers: {name}: {where} is not the key file of a service account "
             f"({type(error).__name__}); make one in Google Cloud's console under IAM, service accounts, keys"
         ) from None
 
