@@ -56,6 +56,7 @@ from tests.wire.fixtures_ollama import WORLD as OLLAMA_WORLD
 from tests.wire.fixtures_ollama import line as ollama_line
 from tests.wire.said import SAID
 from tests.wire.sdk import validate
+from tests.wire.wrong import wrong_inside
 from tollgate.errors import ERROR_CLASSES, ProviderError, Refusal
 from tollgate.events import Usage
 from tollgate.wire import exchange
@@ -334,24 +335,11 @@ def test_a_damaged_stream_raises_a_provider_error_or_nothing(damaged, client):
 ODD = [None, True, 0, -1, 2**63, 1e300, "", "x", "stop", "error", [], [None], {}, {"a": 1}, {"type": "text"}]
 
 
-@st.composite
-def wrong_somewhere(draw, value):
-    """`value` with fields of the wrong type, misnamed or gone."""
-    if draw(st.integers(0, 9)) == 0:
-        return draw(st.sampled_from(ODD))
-    if isinstance(value, list):
-        return [draw(wrong_somewhere(item)) for item in value]
-    if isinstance(value, dict):
-        kept = {field: item for field, item in value.items() if draw(st.integers(0, 19))}
-        return {field: draw(wrong_somewhere(item)) for field, item in kept.items()}
-    return value
-
-
 @settings(max_examples=200, deadline=None)
 @given(st.data(), st.sampled_from(DIALECTS), st.sampled_from(DIALECTS))
 def test_an_answer_with_wrong_types_raises_a_provider_error_or_nothing(draws, client, provider):
-    body = draws.draw(wrong_somewhere(UNARY[provider]))
-    sent = [draws.draw(wrong_somewhere(payload)) for payload in payloads(STREAMS[provider]["plain"])]
+    body, *_ = [*draws.draw(wrong_inside([UNARY[provider]], ODD)), None]
+    sent = draws.draw(wrong_inside(payloads(STREAMS[provider]["plain"]), ODD))
 
     for run in (
         lambda: unary(client, provider, body),

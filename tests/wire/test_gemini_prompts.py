@@ -10,6 +10,7 @@ from tests.wire.sdk import validate_gemini_request
 from tests.wire.test_prompts import (
     ANTHROPIC_CONVERSATION,
     ANTHROPIC_TOOL,
+    ODD,
     OPENAI_CONVERSATION,
     OPENAI_TOOL,
     PDF,
@@ -27,9 +28,9 @@ from tests.wire.test_prompts import (
     texts,
     without_paths,
     words,
-    wrong_somewhere,
 )
 from tests.wire.test_prompts import carried as carried_between
+from tests.wire.wrong import wrong_inside
 from tollgate.errors import Refusal
 from tollgate.wire import Quirks, gemini
 from tollgate.wire.content import Audio, Format, Prompt, Thinking, Tool, ToolCall
@@ -814,7 +815,7 @@ def test_a_request_with_wrong_types_is_carried_or_refused(draws, protocol):
     """Never an exception of another kind: a client can send anything."""
     assert cannot_carry("gemini", protocol, WHOLE_GEMINI) is None
 
-    body = {field: draws.draw(wrong_somewhere(value)) for field, value in WHOLE_GEMINI.items()}
+    body = draws.draw(wrong_inside(WHOLE_GEMINI, ODD))
 
     cannot_carry("gemini", protocol, body)
     try:
@@ -831,7 +832,7 @@ def test_a_request_with_wrong_types_goes_to_gemini_or_is_refused(draws, dialect)
     whole = WHOLE[dialect]
     assert cannot_carry(dialect, "gemini", whole, model=NEWEST) is None
 
-    body = {field: draws.draw(wrong_somewhere(value)) for field, value in whole.items()}
+    body = draws.draw(wrong_inside(whole, ODD))
 
     if cannot_carry(dialect, "gemini", body, model=NEWEST) is None:
         exchange = exchange_for(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.wire.fixtures import EXTRAS, REQUEST_ID
+from tests.wire.wrong import wrong_inside
 from tollgate.wire import Quirks, anthropic, openai
 from tollgate.wire.content import (
     Audio,
@@ -931,19 +932,6 @@ def test_a_prompt_that_is_written_for_openai_is_read_back_the_same(prompt):
 ODD = [None, True, 0, -1, 1.5, "", "x", [], [None], {}, {"a": 1}, {"type": "text"}, ["x"], "function", "base64"]
 
 
-@st.composite
-def wrong_somewhere(draw, value):
-    """`value` with fields of the wrong type, misnamed or gone."""
-    if draw(st.integers(0, 14)) == 0:
-        return draw(st.sampled_from(ODD))
-    if isinstance(value, list):
-        return [draw(wrong_somewhere(item)) for item in value]
-    if isinstance(value, dict):
-        kept = {field: item for field, item in value.items() if draw(st.integers(0, 19))}
-        return {field: draw(wrong_somewhere(item)) for field, item in kept.items()}
-    return value
-
-
 WHOLE = {
     "openai": {
         "model": "m",
@@ -995,6 +983,6 @@ def test_a_request_with_wrong_types_is_carried_or_refused(draws, dialect):
     whole = WHOLE[dialect]
     assert cannot_carry(dialect, "anthropic" if dialect == "openai" else "openai", whole) is None
 
-    body = {field: draws.draw(wrong_somewhere(value)) for field, value in whole.items()}
+    body = draws.draw(wrong_inside(whole, ODD))
 
     cannot_carry(dialect, "anthropic" if dialect == "openai" else "openai", body)
