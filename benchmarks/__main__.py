@@ -5,6 +5,7 @@
     python -m benchmarks --section memory --section restart --soak 100000
     python -m benchmarks --section kafka --rounds 1
     python -m benchmarks --section replay
+    python -m benchmarks --section wire
 
 Everything listens on the loopback interface, and the data lies in a temporary folder. Takes some four minutes, and as
 long for each round on Kafka, where a broker is started if TOLLGATE_TEST_KAFKA names none.
@@ -24,13 +25,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import kafka, replay
+from benchmarks import kafka, replay, wire
 from benchmarks.figures import Figure
 from benchmarks.measure import SECTIONS, Bench
 from benchmarks.servers import running
 
 SOAK = 10_000
-NAMES = (*SECTIONS, *kafka.SECTIONS, *replay.SECTIONS)
+NAMES = (*SECTIONS, *kafka.SECTIONS, *replay.SECTIONS, *wire.SECTIONS)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +71,12 @@ def measure(sections: list[str], *, rounds: int, soak: int) -> Report:
         python=platform.python_version(),
         cores=os.cpu_count() or 0,
         load_before=load_before,
-        figures=[*_embedded(sections, rounds, soak), *_on_kafka(sections, rounds), *_replay(sections, rounds)],
+        figures=[
+            *_embedded(sections, rounds, soak),
+            *_on_kafka(sections, rounds),
+            *_replay(sections, rounds),
+            *_wire(sections, rounds),
+        ],
         load_after=os.getloadavg()[0],
     )
 
@@ -102,6 +108,13 @@ def _replay(sections: list[str], rounds: int) -> Iterator[Figure]:
             print(f"{name} ...", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as folder:
                 yield from replay.SECTIONS[name](Path(folder), rounds)
+
+
+def _wire(sections: list[str], rounds: int) -> Iterator[Figure]:
+    for name in sections:
+        if name in wire.SECTIONS:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            yield from wire.SECTIONS[name](rounds)
 
 
 def show(report: Report) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -22,12 +22,10 @@ from mistralai.client import Mistral
 from mistralai.client.errors import MistralError
 
 from tests.conftest import SUMMARY
-from tests.sdk.conftest import FILES, Place
 from tests.sdk.replay import Exchange
+from tests.sdk.site import FILES, Place, chosen, translated
 from tests.wire import recordings
-from tests.wire.fixtures import payloads, stream, unary
 from tests.wire.said import SAID, Said
-from tollgate.errors import ProviderError
 from tollgate.events import Dialect
 
 if not recordings.exists():
@@ -40,8 +38,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
 ]
 
-OF_EACH_FILE = 8  # exchanges, those with the most peculiarities first
-MAX_BYTES = 200_000
 # The SDK reads blocks of the beta interface, which it types elsewhere, as if they were texts
 _BETA = ("535987eb87f336d1", "392e4193a7cfbd4b")
 EXCUSED = {("anthropic", id) for id in _BETA}
@@ -169,21 +165,6 @@ SDKS: dict[str, tuple[Callable[[Place], AbstractAsyncContextManager[Ask]], Diale
     "ollama, chat": (ollama_chat, "ollama"),
     PROMPT: (ollama_generate, "ollama"),
 }
-
-
-def chosen(found: list[Exchange]) -> Iterator[Exchange]:
-    small = [exchange for exchange in found if sum(map(len, exchange.pieces)) <= MAX_BYTES]
-    yield from sorted(small, key=lambda exchange: (-len(exchange.edge), exchange.id))[:OF_EACH_FILE]
-
-
-def translated(dialect: Dialect, protocol: Dialect, exchange: Exchange) -> Said | None:
-    """What a client of this dialect is to hear; None where the provider's answer is a failure."""
-    try:
-        if exchange.is_stream:
-            return SAID[dialect](payloads(stream(dialect, protocol, list(exchange.pieces))[0]))
-        return SAID[dialect]([unary(dialect, protocol, exchange.pieces[0])[0]])
-    except ProviderError:
-        return None
 
 
 @pytest.mark.parametrize("sdk", SDKS)

@@ -1,7 +1,8 @@
 """Programs that people use, as clients of a running gateway with the sandbox behind it: `make tools`.
 
 Installs each from its own registry below build/tools (some hundred megabytes, once), gives it the gateway's address and
-key as its manual says, has it complete one prompt, and looks whether the books hold the call. Exit code 1 when one
+key as its manual says, has it complete one prompt, and looks whether the books hold the call. Where there are
+recordings of real providers, the SDKs for Node are also asked for each of many recorded answers. Exit code 1 when one
 fails. Needs npm for those that come from there. What is set here is what docs/clients.md says.
 """
 
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.kafka_broker import free_port
+from tests.tools import recordings
 from tollgate.sandbox.answer import SENTENCES
 
 ROOT = Path(__file__).parents[2]
@@ -97,12 +99,16 @@ def node_sdks(place: Place) -> tuple[list[str], dict[str, str]]:
     return ["node", str(HOME / "node.mjs")], {"TOLLGATE_URL": place.url, "TOLLGATE_KEY": place.key}
 
 
+NODE_SDKS = ("openai", "@anthropic-ai/sdk")
+RECORDINGS = "node-recordings"  # the SDKs for Node, before recorded answers instead of the sandbox
+
 TOOLS = {
     "claude-code": Tool("/v1/messages", ("@anthropic-ai/claude-code",), (), claude_code),
     "codex": Tool("/v1/responses", ("@openai/codex",), (), codex),
     "aider": Tool("/v1/chat/completions", (), ("aider-chat",), aider),
     "llm": Tool("/v1/chat/completions", (), ("llm",), llm),
-    "node-sdks": Tool("/v1/messages", ("openai", "@anthropic-ai/sdk"), (), node_sdks),
+    "node-sdks": Tool("/v1/messages", NODE_SDKS, (), node_sdks),
+    RECORDINGS: Tool("all three", NODE_SDKS, (), node_sdks),
 }
 
 
@@ -169,9 +175,13 @@ def main() -> int:
     for name in names:
         with console.status(f"{name}: installing"):
             install(name, TOOLS[name])
-        with console.status(f"{name}: completing a prompt"):
-            results[name] = use(name, TOOLS[name])
-        console.print(f"{name}: {'works' if not results[name] else results[name]}")
+        tried = "works"
+        with console.status(f"{name}: at work"):
+            if name == RECORDINGS:
+                results[name], tried = recordings.check(HOME)
+            else:
+                results[name] = use(name, TOOLS[name])
+        console.print(f"{name}: {results[name] or tried}")
     table = Table("program", "endpoint", "result")
     for name, problem in results.items():
         table.add_row(name, TOOLS[name].endpoint, "failed" if problem else "works")
