@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from tollgate.accounts import Account
-from tollgate.errors import ConfigError
+from tollgate.errors import ConfigError, Mistakes
 from tollgate.events import Dialect
 from tollgate.log.kafka_security import Security
 from tollgate.money import pusd
@@ -319,7 +319,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 def load_config(path: Path | None, env: Mapping[str, str]) -> Config:
     """The configuration in the file at `path`; without one, the defaults.
 
-    `env` is what `${NAME}` refers to. Raises `ConfigError` with file, line, key and the way out.
+    `env` is what `${NAME}` refers to. Raises `ConfigError` with file, line, key and the way
+    out of every mistake.
     """
     if path is None:
         return _config(Settings(GatewayFile(), "gateway.yaml", {}))
@@ -335,26 +336,24 @@ def check_broker(broker: str) -> str:
 
 def _config(settings: Settings[GatewayFile]) -> Config:
     file = settings.values
-    try:
-        check_broker(file.log.broker)
-    except ValueError as error:
-        raise settings.error(("log", "broker"), str(error)) from None
-    if contradiction := file.log.security.contradiction():
-        raise settings.error(("log", "security", contradiction.key), contradiction.why)
-    if not file.limits.unpriced_hold_usd.is_finite() or file.limits.unpriced_hold_usd <= 0:
-        raise settings.error(("limits", "unpriced_hold_usd"), "must be more than 0, for instance 1.00")
-    providers = {name: _provider(name, provider, settings) for name, provider in file.providers.items()}
-    if file.sandbox:
-        for sandbox in BUILT_IN:
-            if sandbox.name in providers:
-                raise settings.error(
-                    ("providers", sandbox.name),
-                    "is the name of the built-in provider; choose another, or switch that off with 'sandbox: false'",
-                )
-            providers[sandbox.name] = sandbox
+    mistakes = Mistakes()
+    with mistakes:
+        try:
+            check_broker(file.log.broker)
+        except ValueError as error:
+            raise settings.error(("log", "broker"), str(error)) from None
+    with mistakes:
+        if contradiction := file.log.security.contradiction():
+            raise settings.error(("log", "security", contradiction.key), contradiction.why)
+    with mistakes:
+        if not file.limits.unpriced_hold_usd.is_finite() or file.limits.unpriced_hold_usd <= 0:
+            raise settings.error(("limits", "unpriced_hold_usd"), "must be more than 0, for instance 1.00")
+    providers = _providers(settings, mistakes)
+    mistakes.tell()
     if not providers:
         raise settings.error(("providers",), "is empty and 'sandbox' is false: there is nothing to send requests to")
-    _check_fallbacks(settings, providers)
+    _check_fallbacks(settings, providers, mistakes)
+    mistakes.tell()
     return Config(
         log=file.log,
         server=file.server,
@@ -364,6 +363,23 @@ def _config(settings: Settings[GatewayFile]) -> Config:
         rate_limiting=file.rate_limiting,
         content=file.content,
     )
+
+
+def _providers(settings: Settings[GatewayFile], mistakes: Mistakes) -> dict[str, Provider]:
+    """Those of the file, and the built-in ones."""
+    providers = {}
+    for name, given in settings.values.providers.items():
+        with mistakes:
+            providers[name] = _provider(name, given, settings)
+    for sandbox in BUILT_IN if settings.values.sandbox else ():
+        with mistakes:
+            if sandbox.name in providers:
+                raise settings.error(
+                    ("providers", sandbox.name),
+                    "is the name of the built-in provider; choose another, or switch that off with 'sandbox: false'",
+                )
+            providers[sandbox.name] = sandbox
+    return providers
 
 
 def _provider(name: str, given: ProviderFile, settings: Settings[GatewayFile]) -> Provider:
@@ -448,14 +464,15 @@ def _preset(name: str, given: ProviderFile, wrong: Callable[[str | None, str], C
     return preset_at(given.base_url.rstrip("/"), given.protocol) or Preset(protocol=given.protocol, key=NO_KEY)
 
 
-def _check_fallbacks(settings: Settings[GatewayFile], providers: Mapping[str, Provider]) -> None:
+def _check_fallbacks(settings: Settings[GatewayFile], providers: Mapping[str, Provider], mistakes: Mistakes) -> None:
     for model, others in settings.values.routing.fallbacks.items():
         for name in (model, *others):
-            if not _is_served(name, providers):
-                raise settings.error(
-                    ("routing", "fallbacks", model),
-                    f"names {name!r}, which no provider serves; add it to the 'models' of one",
-                )
+            with mistakes:
+                if not _is_served(name, providers):
+                    raise settings.error(
+                        ("routing", "fallbacks", model),
+                        f"names {name!r}, which no provider serves; add it to the 'models' of one",
+                    )
 
 
 def _is_served(model: str, providers: Mapping[str, Provider]) -> bool:

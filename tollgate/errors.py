@@ -24,7 +24,32 @@ class TollgateError(Exception):
 
 
 class ConfigError(TollgateError):
-    """Names the file, the key or variable, and the way out."""
+    """Names the file, the key or variable, and the way out; of several problems, each on a line of its own."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Mistakes:
+    """What several checks find, to be told at once: `with mistakes:` around each of them, then `tell()`."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def __enter__(self) -> None:
+        """Run one check, which may raise `ConfigError`."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, ConfigError):
+            return False
+        self.problems += error.problems
+        return True
+
+    def tell(self) -> None:
+        """Raise one `ConfigError` with all of them, each once, if there are any."""
+        if self.problems:
+            raise ConfigError(*dict.fromkeys(self.problems))
 
 
 class UsageError(TollgateError):

@@ -12,14 +12,14 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 import yaml
 
-from tollgate.errors import ConfigError
+from tollgate.errors import ConfigError, Mistakes
 from tollgate.secret import Secret
 
 MAX_FILE_BYTES = 1 << 20
@@ -48,7 +48,7 @@ class Settings(Generic[T]):
 
 
 def read_settings(path: Path, shape: type[T], env: Mapping[str, str]) -> Settings[T]:
-    """The settings in the file at `path`. Raises `ConfigError` at the first thing that is wrong."""
+    """The settings in the file at `path`. Raises `ConfigError` with everything that is wrong."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes; is it the right file?")
@@ -74,62 +74,96 @@ def parse_settings(text: str, shape: type[T], env: Mapping[str, str], *, file: s
     if root is None:
         return Settings(shape(), file, {})
     reader = _Reader(file, env)
-    return Settings(reader.struct(root, shape, ()), file, reader.lines)
+    values = None
+    with reader.mistakes:
+        values = reader.struct(root, shape, ())
+    reader.mistakes.problems.sort(key=lambda problem: int(problem[len(file) + 1 :].partition(":")[0]))  # by line
+    reader.mistakes.tell()
+    assert values is not None
+    return Settings(values, file, reader.lines)
 
 
 class _Reader:
-    """Walks the YAML nodes and the types side by side; notes the line of every key it passes."""
+    """Walks the YAML nodes and the types side by side; notes the line of every key it passes, and every mistake.
+
+    What holds a mistake is not made: then `ConfigError` is raised without a word, for the mistake has been noted.
+    """
 
     def __init__(self, file: str, env: Mapping[str, str]) -> None:
         self._file = file
         self._env = env
         self.lines: dict[tuple[str, ...], int] = {}
+        self.mistakes = Mistakes()
 
     def struct(self, node: yaml.Node, shape: type[T], path: tuple[str, ...]) -> T:
         fields = {field.name: field for field in msgspec.structs.fields(shape)}
         given: dict[str, Any] = {}
+        named = set()
+        before = len(self.mistakes.problems)
         for key, value in () if _is_empty(node) else self._items(node, path):
-            if key.value not in fields:
-                hint = _did_you_mean(key.value, fields) or f"; known: {', '.join(sorted(fields))}"
-                raise self._error(key, f"unknown key {key.value!r} in {_dotted(path)}{hint}")
-            if not _is_empty(value):
-                given[key.value] = self._value(value, fields[key.value].type, (*path, key.value))
+            with self.mistakes:
+                if key.value not in fields:
+                    hint = _did_you_mean(key.value, fields) or f"; known: {', '.join(sorted(fields))}"
+                    raise self._error(key, f"unknown key {key.value!r} in {_dotted(path)}{hint}")
+                if not _is_empty(value):
+                    named.add(key.value)
+                    given[key.value] = self._value(value, fields[key.value].type, (*path, key.value))
         for name, field in fields.items():
-            if field.required and name not in given:
-                raise self._error(node, f"{_dotted(path)} needs {name!r}{_hint(field.type)}")
+            with self.mistakes:
+                if field.required and name not in named:
+                    raise self._error(node, f"{_dotted(path)} needs {name!r}{_hint(field.type)}")
+        self._check_since(before)
         return shape(**given)
+
+    def _check_since(self, before: int) -> None:
+        """Raise `ConfigError` without a word where a mistake was noted since there were so many."""
+        if len(self.mistakes.problems) > before:
+            raise ConfigError
 
     def _value(self, node: yaml.Node, shape: Any, path: tuple[str, ...]) -> Any:
         bare = bare_type(shape)
         if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
             return self.struct(node, bare, path)
         arguments = typing.get_args(bare)
+        before = len(self.mistakes.problems)
         if typing.get_origin(bare) is dict:
-            return {k.value: self._value(v, arguments[1], (*path, k.value)) for k, v in self._items(node, path)}
+            pairs = {}
+            for key, value in self._items(node, path):
+                with self.mistakes:
+                    pairs[key.value] = self._value(value, arguments[1], (*path, key.value))
+            self._check_since(before)
+            return pairs
         if typing.get_origin(bare) in (tuple, frozenset):
             if not isinstance(node, yaml.SequenceNode):
                 raise self._error(node, f"{_dotted(path)} must be a list, for instance [a, b]{_hint(shape)}")
-            items = (self._value(item, arguments[0], (*path, str(index))) for index, item in enumerate(node.value))
+            items = []
+            for index, item in enumerate(node.value):
+                with self.mistakes:
+                    items.append(self._value(item, arguments[0], (*path, str(index))))
+            self._check_since(before)
             return typing.get_origin(bare)(items)
         return self._scalar(node, shape, path)
 
-    def _items(self, node: yaml.Node, path: tuple[str, ...]) -> Iterable[tuple[yaml.ScalarNode, yaml.Node]]:
+    def _items(self, node: yaml.Node, path: tuple[str, ...]) -> Sequence[tuple[yaml.ScalarNode, yaml.Node]]:
         """The pairs of a mapping, whose keys are text, each given once."""
         if not isinstance(node, yaml.MappingNode):
             raise self._error(node, f"{_dotted(path)} must hold 'key: value' pairs")
+        pairs = []
         seen: dict[str, int] = {}
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise self._error(key, f"a key in {_dotted(path)} is not a word")
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise self._error(
-                    key,
-                    f"{key.value!r} is given twice in {_dotted(path)}, first on line {seen[key.value]}; keep one",
-                )
-            seen[key.value] = line
-            self.lines[(*path, key.value)] = line
-            yield key, value
+            with self.mistakes:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise self._error(key, f"a key in {_dotted(path)} is not a word")
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    raise self._error(
+                        key,
+                        f"{key.value!r} is given twice in {_dotted(path)}, first on line {seen[key.value]}; keep one",
+                    )
+                seen[key.value] = line
+                self.lines[(*path, key.value)] = line
+                pairs.append((key, value))
+        return pairs
 
     def _scalar(self, node: yaml.Node, shape: Any, path: tuple[str, ...]) -> Any:
         if not isinstance(node, yaml.ScalarNode) or _is_empty(node):

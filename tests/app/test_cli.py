@@ -735,3 +735,51 @@ def test_a_reader_that_has_seen_enough_is_no_error(words):
     os.close(writer)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+WRONG = """\
+server: {port: many, drain_s: 0}
+providers:
+  x: {protocol: openai, api_key: hidden-value}
+  y: {models: [m], unknown: 1}
+  y: {models: [m]}
+routing: {default: best}
+"""
+
+
+def test_config_check_finds_every_mistake_of_both_files_and_shows_no_value(run):
+    Path("gateway.yaml").write_text(WRONG)
+    Path("pricing.yaml").write_text('models:\n  "a/b": {input: x}\n  "c": {input: 1, output: 2}\n')
+
+    code, out, err = run("config", "check")
+
+    assert (code, out) == (3, "")
+    assert [line.split(": ", 2)[:2] for line in err.splitlines()] == [
+        ["tollgate", f"gateway.yaml:{line}"] for line in (1, 1, 3, 4, 5, 6)
+    ] + [["tollgate", f"pricing.yaml:{line}"] for line in (2, 2, 3)]
+    assert "hidden-value" not in err
+
+    code, out, _ = run("config", "check", "--json")
+    told = json.loads(out)
+    assert (code, told["ok"], told["checked"]) == (3, False, ["gateway.yaml", "pricing.yaml"])
+    assert [problem["line"] for problem in told["problems"]] == [1, 1, 3, 4, 5, 6, 2, 2, 3]
+    assert told["problems"][0]["message"].startswith("server.port: expected a whole number")
+
+
+def test_config_check_finds_every_provider_that_cannot_be_and_files_that_are_not_there(run):
+    Path("gateway.yaml").write_text(
+        "providers:\n  X: {models: [m]}\n  y: {preset: groq, models: []}\n  z: {models: [m]}"
+    )
+    assert run("config", "check")[2].count("\n") == 3
+
+    Path("gateway.yaml").write_text("providers: {openai: {models: [m], accounts: [{name: a, api_key_file: nowhere}]}}")
+    code, _, err = run("config", "check")
+    assert code == 3
+    assert "providers: openai/a: api_key_file nowhere cannot be read here" in err
+
+
+def test_config_check_says_what_it_has_read(run):
+    code, out, _ = run("config", "check")
+    assert code == 0
+    assert "no gateway.yaml, so the defaults: ok" in out
+    assert "no pricing.yaml, so the catalogue: ok; prices 20" in out

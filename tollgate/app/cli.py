@@ -57,6 +57,8 @@ def main() -> int:
         return _complain(str(error), USAGE)
     except AppendUnknown as error:
         return _complain(str(error), RESTART)
+    except ConfigError as error:
+        return _complain_of_each(error.problems, ENVIRONMENT)
     except TollgateError as error:
         return _complain(str(error), ENVIRONMENT)
 
@@ -78,6 +80,12 @@ def _command() -> Any:
 
 def _complain(message: str, code: int) -> int:
     print(f"tollgate: {message}", file=sys.stderr)
+    return code
+
+
+def _complain_of_each(problems: tuple[str, ...], code: int) -> int:
+    for problem in problems:
+        _complain(problem, code)
     return code
 
 

@@ -29,7 +29,7 @@ from typing import NoReturn
 import msgspec
 import yaml
 
-from tollgate.errors import ConfigError
+from tollgate.errors import ConfigError, Mistakes
 from tollgate.prices.catalogue import When
 from tollgate.prices.price import METER_OF_WORD, Amount, unit_pusd
 
@@ -67,7 +67,7 @@ class Rule(msgspec.Struct, frozen=True):
 def read_rules(text: str, *, source: str = "pricing.yaml") -> tuple[Rule, ...]:
     """The rules in the file, those that count first in front.
 
-    Raises `ConfigError` that says `source:line: what is wrong; what to do`.
+    Raises `ConfigError` that says `source:line: what is wrong; what to do` of every entry.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -97,8 +97,12 @@ class _Reader:
         top = self._mapping(root, "the file", ("models",))
         if "models" not in top or top["models"].value == "":
             return ()
-        models = self._mapping(top["models"], "models")
-        return tuple(self._rule(key, node) for key, node in models.items())
+        rules, mistakes = [], Mistakes()
+        for key, node in self._mapping(top["models"], "models").items():
+            with mistakes:
+                rules.append(self._rule(key, node))
+        mistakes.tell()
+        return tuple(rules)
 
     def _rule(self, key: str, node: yaml.Node) -> Rule:
         provider, slash, model = key.partition("/")
@@ -122,11 +126,20 @@ class _Reader:
 
     def _entry(self, key: str, node: yaml.Node) -> Entry:
         fields = self._mapping(node, repr(key), _WORDS)
+        mistakes = Mistakes()
+        limits: dict[str, int] = {}
+        usd: dict[str, Amount] = {}
         for word in _REQUIRED:
-            if word not in fields:
-                self._fail(node, f"{key!r} has no {word!r}; write {word}: 0 if it costs nothing")
-        limits = {word: self._count(key, word, fields[word]) for word in _LIMITS if word in fields}
-        usd = {word: self._amount(key, word, fields[word]) for word in METER_OF_WORD if word in fields}
+            with mistakes:
+                if word not in fields:
+                    self._fail(node, f"{key!r} has no {word!r}; write {word}: 0 if it costs nothing")
+        for word in fields:
+            with mistakes:
+                if word in _LIMITS:
+                    limits[word] = self._count(key, word, fields[word])
+                elif word in METER_OF_WORD:
+                    usd[word] = self._amount(key, word, fields[word])
+        mistakes.tell()
         valid_from = self._date(key, fields["valid_from"]) if "valid_from" in fields else None
         return Entry(usd=usd, when=When(valid_from=valid_from), **limits)
 
