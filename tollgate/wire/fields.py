@@ -31,6 +31,12 @@ EXTENSION_FIELDS = frozenset(
 )
 
 
+def kind_of(holder: object) -> str | None:
+    """The `type` of an item, part, block or tool, if it has one: text, whatever else was sent there."""
+    kind = holder.get("type") if isinstance(holder, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
 def invalid(param: str, message: str, *, code: str = "invalid_value") -> Refusal:
     """A field that is wrong in itself, whatever provider would get it."""
     return Refusal(400, code, f"'{param}' {message}", param=param)

@@ -85,12 +85,12 @@ def _unbounded_block(content: object, where: str) -> str | None:
     """The first block, however deep in tool results and documents, whose tokens its bytes do not bound."""
     for at, block in enumerate(content if isinstance(content, list) else ()):
         here = f"{where}[{at}]"
-        kind = block.get("type") if isinstance(block, dict) else None
+        kind = fields.kind_of(block)
         if kind == "tool_result":
             found = _unbounded_block(block.get("content"), f"{here}.content")
         elif kind == "document":
             source = block.get("source")
-            bounded = isinstance(source, dict) and source.get("type") in _BOUNDED_SOURCES
+            bounded = fields.kind_of(source) in _BOUNDED_SOURCES
             found = _unbounded_block(source.get("content"), f"{here}.source.content") if bounded else here
         else:
             found = None if kind in _BOUNDED_BLOCKS else here

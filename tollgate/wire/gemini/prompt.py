@@ -115,12 +115,13 @@ def read_prompt(body: Body, losses: Losses) -> Prompt:
     )
 
 
+MAX_WHOLE = 2**53  # what a number of JSON holds exactly
 _EXTENSIONS = frozenset(camel_name(field) for field in fields.EXTENSION_FIELDS)
 
 
 def _whole(value: float | None) -> int | None:
-    """Clients of other languages write `topK` as 40.0."""
-    return None if value is None else int(value)
+    """Clients of other languages write `topK` as 40.0. Beyond any vocabulary one number is as good as another."""
+    return None if value is None else int(max(-MAX_WHOLE, min(value, MAX_WHOLE)))
 
 
 # Conversation -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from tollgate.wire import Body
 from tollgate.wire.gemini.words import camel_name
 
 _COUNTS = frozenset({"maxItems", "minItems", "maxProperties", "minProperties", "maxLength", "minLength"})
+DIGITS = 19  # of a 64-bit number
 _NOT_IN_JSON_SCHEMA = frozenset({"nullable", "propertyOrdering", "example"})
 
 
@@ -30,7 +31,8 @@ def json_schema(schema: object) -> Body:
                 found[name] = json_schema(value)
             case "anyOf" | "prefixItems" if isinstance(value, list):
                 found[name] = [json_schema(one) for one in value]
-            case _ if name in _COUNTS and isinstance(value, str) and value.isdecimal():  # 64-bit numbers are text
+            case _ if name in _COUNTS and isinstance(value, str) and value.isdecimal() and len(value) < DIGITS:
+                # 64-bit numbers are text
                 found[name] = int(value)
             case _:
                 found[name] = value

@@ -5,6 +5,7 @@ from tollgate.events import Usage
 from tollgate.wire import Body, Meter, Quirks, failures, neutral
 from tollgate.wire.content import Choice, Delta, Part, Reasoning, Text, ToolCall
 from tollgate.wire.failures import unreadable
+from tollgate.wire.logprobs import read_logprobs
 from tollgate.wire.neutral import Mark, parse, tokens
 from tollgate.wire.sse import MAX_EVENT_BYTES, Event
 
@@ -51,8 +52,7 @@ def _message(line: Body) -> Body | None:
 
 
 def _logprobs(line: Body) -> tuple[Body, ...]:
-    found = line.get("logprobs")
-    return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
+    return read_logprobs(line.get("logprobs"))
 
 
 def read_answer(answer: Body, meter: Meter, quirks: Quirks) -> None:

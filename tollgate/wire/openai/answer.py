@@ -6,6 +6,7 @@ from tollgate.errors import ProviderError
 from tollgate.wire import Body, Meter, Quirks, failures, neutral, sse
 from tollgate.wire.content import Choice, Citation, Delta, Part, Reasoning, Refused, Text, ToolCall
 from tollgate.wire.failures import unreadable
+from tollgate.wire.logprobs import read_logprobs
 from tollgate.wire.neutral import Mark, parse
 from tollgate.wire.openai.prompt import google_signature
 from tollgate.wire.openai.usage import meter_usage
@@ -245,7 +246,7 @@ def _citation(annotation: object) -> Citation | None:
 def _logprobs(choice: Body) -> tuple[Body, ...]:
     found = choice.get("logprobs")
     entries = found.get("content") if isinstance(found, dict) else None
-    return tuple(entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
+    return read_logprobs(entries)
 
 
 def splitter() -> sse.Splitter:

@@ -83,9 +83,9 @@ def _unbounded(body: Body, messages: list[Body], tools: list[object]) -> str | N
             return f"messages[{index}].audio"
         content = message.get("content")
         for at, part in enumerate(content if isinstance(content, list) else ()):
-            if not isinstance(part, dict) or part.get("type") not in _BOUNDED_PARTS:
+            if fields.kind_of(part) not in _BOUNDED_PARTS:
                 return f"messages[{index}].content[{at}]"
     for index, tool in enumerate(tools):
-        if not isinstance(tool, dict) or tool.get("type") not in _BOUNDED_TOOLS:
+        if fields.kind_of(tool) not in _BOUNDED_TOOLS:
             return f"tools[{index}]"
     return fields.changes_price(body, _NEUTRAL, _NEUTRAL_AT)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tollgate.wire.content import Family, Finish
+from tollgate.wire.fields import kind_of as kind_of
 
 HOME: Family = "openai"  # whose reasoning is read back without being marked
 
@@ -35,12 +36,6 @@ OFFERED_TOOLS = frozenset(
 CALLED_TOOLS = frozenset({"function", "custom", "namespace"})  # the client runs them
 
 CUSTOM_INPUT = "input"  # the one argument of a custom tool where it has to be a function
-
-
-def kind_of(holder: object) -> str | None:
-    """The `type` of an item, part or tool, if it has one."""
-    kind = holder.get("type") if isinstance(holder, dict) else None
-    return kind if isinstance(kind, str) else None
 
 
 def namespaced(namespace: str | None, name: str) -> str:

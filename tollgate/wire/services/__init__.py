@@ -126,7 +126,7 @@ class JsonService:
         pieces: list[bytes] = []
         for event in events:
             payload = parse(event.data) if event.data not in (b"", b"[DONE]") else {}
-            if payload.get("type") in self.ends:
+            if fields.kind_of(payload) in self.ends:
                 self.add_extras(payload, extras)
                 pieces.append(sse.write(orjson.dumps(payload), event.name.decode("ascii", "replace")))
             else:
@@ -155,7 +155,7 @@ class _Reader:
         if payload.get("type") == "error" or payload.get("error"):
             raise failures.inband_error(payload)
         self._meter.content_started = True
-        if payload.get("type") not in self._service.ends:
+        if fields.kind_of(payload) not in self._service.ends:
             self._meter.output_bytes += neutral.text_bytes(payload.get("delta"))
             return Mark.CONTENT
         self._service.meter(payload, self._meter)
