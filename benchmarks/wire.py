@@ -23,8 +23,8 @@ EXTRAS = Extras(
     reason="only candidate",
     price_version="2026-11-01",
 )
-CHUNKS = 500
-RUNS = 40  # of each round, of which the one counts that was disturbed least
+CHUNKS = 200
+RUNS = 100  # of each round, of which the one counts that was disturbed least
 WANTED_CHUNK_US = 20  # of a dialect that is passed through
 
 
