@@ -7,7 +7,7 @@ itself at what only it can know, and blame what is wrong; everything else is jud
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -115,6 +115,7 @@ async def rebalances(site: Site, *, seconds: float = 120.0, every_s: float = 5.0
     if not await answered(slow, ANSWER_S + SLOW_S):
         site.blame("answer", "slow calls", "are not all answered")
     site.expect(slow, "answer")
+    await _called_once(site, slow)
 
 
 async def offsets_forgotten(site: Site) -> None:
@@ -187,9 +188,7 @@ async def rolling_restart(site: Site) -> None:
     for each in asked:
         if (failure := each.failure()) is not None and each.ended_s:
             site.blame("restart", each.sent.request_id or f"request {each.sent.number}", failure)
-    for request_id, outcomes in (await site.outcomes(asked)).items():
-        if "abandoned" in outcomes:
-            site.blame("second call", request_id, f"its attempts: {', '.join(outcomes)}")
+    await _called_once(site, asked)
 
 
 # The broker -----------------------------------------------------------------------------------------------------------
@@ -332,6 +331,13 @@ async def _released(site: Site, owner: Supervised) -> None:
             if site.tail.owner(partition) != owner.name:
                 return
             await asyncio.sleep(0.1)
+
+
+async def _called_once(site: Site, asked: Sequence[Asked]) -> None:
+    """No process was lost, so no call was either."""
+    for request_id, outcomes in (await site.outcomes(asked)).items():
+        if "abandoned" in outcomes:
+            site.blame("second call", request_id, f"its attempts: {', '.join(outcomes)}")
 
 
 async def _outage(site: Site, seconds: float) -> None:

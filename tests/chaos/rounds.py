@@ -25,8 +25,9 @@ EXITS = (0, 3, 75, -9, -15)
 
 class Round(NamedTuple):
     """What came of one fault. `failed` is by class; `recovery_s` is the time from the end of the fault until every
-    organisation had a success again, None if that never came; `exits` are those of processes, by role and code;
-    `counted` is what the checker has looked at, and what was held back, since the start."""
+    organisation had a success again, None if that never came; `calls_again` are requests of which a call was made once
+    more, because its process was lost; `exits` are those of processes, by role and code; `counted` is what the checker
+    has looked at, and what was held back, since the start."""
 
     fault: str
     duration_s: float
@@ -34,6 +35,7 @@ class Round(NamedTuple):
     failed: dict[str, int]
     violations: list[Violation]
     recovery_s: float | None
+    calls_again: int
     exits: dict[str, int]
     counted: dict[str, int]
 
@@ -64,6 +66,7 @@ async def run_round(site: Site, fault: Fault, *, replay: bool = False, settle_s:
             site.blame("exit", role, f"ended {count} times with {code}")
     violations, report = await site.judge(replay=replay, settle_s=settle_s)
     asked = site.traffic.asked[first:]
+    outcomes = (await site.outcomes(asked)).values()
     failures = Counter(failure for each in asked if (failure := each.failure()) is not None)
     return Round(
         fault=name,
@@ -72,6 +75,7 @@ async def run_round(site: Site, fault: Fault, *, replay: bool = False, settle_s:
         failed=dict(failures.most_common()),
         violations=violations,
         recovery_s=recovery_s,
+        calls_again=sum("abandoned" in attempts[:-1] for attempts in outcomes),
         exits={f"{role} {code}": count for (role, code), count in sorted(exits.items())},
         counted={**report.counted, "held back": site.traffic.held_back},
     )
