@@ -28,6 +28,7 @@ from tests.kafka_broker import HOW_TO_GET, KafkaUnavailable
 
 SHOWN = 10  # violations of one round
 BUG_SETTLE_S = 15.0
+WIDTH = 140  # where there is no terminal
 
 
 def main() -> int:
@@ -45,7 +46,7 @@ def main() -> int:
         parser.error(f"there is no fault {unknown[0]!r}; there are {', '.join(FAULTS)}")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that brokers go away is known here
     folder = Path(tempfile.mkdtemp(prefix="tollgate-chaos-"))
-    console = Console(stderr=arguments.json, soft_wrap=True)
+    console = Console(stderr=arguments.json, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     try:
         if arguments.bugs is not None:
             return asyncio.run(_find_bugs(folder, console, arguments))

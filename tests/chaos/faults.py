@@ -167,10 +167,14 @@ async def sink_killed(site: Site) -> None:
 
 
 async def everything_killed(site: Site) -> None:
-    """All processes of the gateway at once."""
+    """All processes of the gateway at once, in the middle of calls: with their clients gone, none is made again."""
+    under_way = site.ask(SLOW, 12) + site.ask(LONG_STREAM, 12)
+    await site.called(under_way)
     ended = [process.end(signal.SIGKILL) for process in site.processes.values()]
     await asyncio.gather(*ended)
-    await site.ready(process for process in site.processes.values() if process.name != "worker-3")
+    await site.ready(process for process in site.processes.values() if process.runs)
+    if not await site.ended(under_way, GONE_S):
+        site.blame("cancel", "the gateway", f"{GONE_S:g} s after its death there are calls for nobody")
 
 
 async def rolling_restart(site: Site) -> None:

@@ -122,6 +122,13 @@ class Site:
         for process in self.processes.values():
             process.start(broker or self.broker.address)
 
+    async def plant(self, bug: str, processes: Iterable[Supervised]) -> None:
+        """Have them start again with a bug in them, until they end."""
+        for process in processes:
+            process.start(self.broker.address, once={gateway.SEEDED_BUG: bug})
+            await process.end(signal.SIGTERM)
+            await process.ready()
+
     async def stop(self, processes: Iterable[Supervised]) -> None:
         """In order (SIGTERM); they are not started again."""
         await asyncio.gather(*(process.stop() for process in processes))

@@ -53,8 +53,8 @@ async def test_a_rolling_restart_is_noticed_by_nobody(site):
     assert not done.failed
 
 
-async def test_a_planted_bug_is_found(tmp_path):
+async def test_a_planted_bug_is_found(site):
     fault, promise = bugs.BUGS[bugs.a_lost_call_costs_nothing]
-    async with open_site(tmp_path, bug=bugs.a_lost_call_costs_nothing.__name__) as site:
-        done = await run_round(site, faults.FAULTS[fault], settle_s=BUG_SETTLE_S)
+    await site.plant(bugs.a_lost_call_costs_nothing.__name__, site.of("worker"))
+    done = await run_round(site, faults.FAULTS[fault], settle_s=BUG_SETTLE_S)
     assert promise in {violation.promise for violation in done.violations}
