@@ -7,7 +7,9 @@ begins with an empty log. Standard library only. Needs Java 17 or newer, and Mav
 """
 
 import argparse
+import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -25,6 +27,7 @@ LOG4J_VERSION = "2.25.4"
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
+FIRST_PORT, PORTS = 10_000, 20_000  # outgoing connections begin at 32768 on Linux, at 49152 elsewhere
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 HOW_TO_GET = "Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
 
@@ -216,10 +219,12 @@ def _jars() -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        return int(listener.getsockname()[1])
+    """A port that nobody uses now, and no system gives to an outgoing connection: it can be used again and again."""
+    while True:
+        port = FIRST_PORT + secrets.randbelow(PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind((HOST, port))
+            return port
 
 
 def _answers(port: int) -> bool:

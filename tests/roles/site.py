@@ -4,7 +4,6 @@ import asyncio
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.kafka_broker import free_port
 from tollgate.events import OwnerReleased, decode
 from tollgate.log.kafka import KafkaLog
 from tollgate.topics import load_topics
@@ -215,13 +215,6 @@ class Site:
                 process.process.wait(10)
         self._provider.kill()
         self._provider.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def connections_to(pid: int, port: int) -> bool:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.kafka_broker import KafkaBroker, KafkaUnavailable
-from tests.roles.site import COMMAND, Site, free_port
+from tests.kafka_broker import KafkaBroker, KafkaUnavailable, free_port
+from tests.roles.site import COMMAND, Site
 from tollgate.sinks.manifest import load
 from tollgate.sinks.schemas import KEYS, SCHEMAS
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from tests.roles.site import free_port
+from tests.kafka_broker import free_port
 from tests.sdk.replay import Exchange, replaying
 from tests.wire.fixtures import payloads, stream, unary
 from tests.wire.said import SAID, Said
