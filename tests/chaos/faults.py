@@ -101,7 +101,7 @@ async def runner_killed(site: Site) -> None:
     await owner.ready()
 
 
-async def rebalances(site: Site, *, seconds: float = 120.0, every_s: float = 5.0) -> None:
+async def rebalances(site: Site, *, seconds: float = 120.0, every_s: float = 2.0) -> None:
     """A third worker joins and leaves all the time, while calls take longer than that."""
     guest = site.processes.get("worker-3") or site.add("worker", "worker-3")
     began = time.monotonic()
@@ -109,9 +109,13 @@ async def rebalances(site: Site, *, seconds: float = 120.0, every_s: float = 5.0
     while time.monotonic() - began < seconds:
         slow += site.ask(SLOW, 3) + site.ask(SLOW_STREAM, 3)
         guest.start(site.broker.address)
+        await guest.ready()
         await asyncio.sleep(every_s)
         await guest.stop()
         await asyncio.sleep(every_s)
+    await site.tail.read()
+    if not any(entry.event.get("instance") == guest.name for entry in site.tail.topic("completions")):
+        site.blame("fault", guest.name, "has never owned a partition")
     if not await answered(slow, ANSWER_S + SLOW_S):
         site.blame("answer", "slow calls", "are not all answered")
     site.expect(slow, "answer")
