@@ -77,7 +77,7 @@ async def owning_worker_frozen(site: Site, *, seconds: float = 30.0) -> None:
     """In the middle of calls, and it wakes when they are somebody else's: what it does then counts for nothing."""
     owner = await site.owner(ORG)
     waiting = site.ask(SLOW, 3, org=ORG) + site.ask(FAILS_LATE, 3, org=ORG)
-    tokens = int(2 * seconds) + 20  # so that its successor still answers when it wakes
+    tokens = int(2 * seconds) + 10  # so that its successor still answers when it wakes
     late = Kind(1, f"sandbox-lat{SLOW_S * 1000:.0f}-tok{tokens}-gap500", True, max_tokens=tokens)
     waiting += site.ask(late, 3, org=ORG, dialect="openai")
     await site.called(waiting)

@@ -12,8 +12,7 @@ from tests.chaos.faults import QUICK, Fault
 from tests.chaos.site import ORGANISATIONS, SETTLE_S, Site
 from tests.crash.fold import Violation
 
-BEFORE_S = 3.0  # of undisturbed load
-AFTER_S = 3.0
+UNDISTURBED_S = 3.0  # of load, before a fault and after it
 RECOVERS_IN_S = 15.0  # that is promised
 RECOVERY_S = 90.0  # then it will not recover
 AGAIN_S = 0.2
@@ -40,14 +39,22 @@ class Round(NamedTuple):
     counted: dict[str, int]
 
 
-async def run_round(site: Site, fault: Fault, *, replay: bool = False, settle_s: float = SETTLE_S) -> Round:
+async def run_round(
+    site: Site,
+    fault: Fault,
+    *,
+    undisturbed_s: float = UNDISTURBED_S,
+    settle_s: float = SETTLE_S,
+    reconcile: bool = True,
+    replay: bool = False,
+) -> Round:
     """Have it happen under load, let everything come to rest, and judge."""
     name = fault.func.__name__ if isinstance(fault, partial) else fault.__name__
     first = len(site.traffic.asked)
     exits = site.exits
     began = time.monotonic()
     site.traffic.flow()
-    await asyncio.sleep(BEFORE_S)
+    await asyncio.sleep(undisturbed_s)
     try:
         await fault(site)
     except (TimeoutError, KafkaError, AssertionError) as error:
@@ -57,14 +64,14 @@ async def run_round(site: Site, fault: Fault, *, replay: bool = False, settle_s:
     if recovery_s is None or recovery_s > RECOVERS_IN_S:
         took = f"more than {RECOVERY_S:g}" if recovery_s is None else f"{recovery_s:.1f}"
         site.blame("recovery", name, f"it took {took} s until every organisation had a success")
-    await asyncio.sleep(AFTER_S)
+    await asyncio.sleep(undisturbed_s)
     await site.traffic.ebb()
     duration_s = time.monotonic() - began
     exits = site.exits - exits
     for (role, code), count in exits.items():
         if code not in EXITS:
             site.blame("exit", role, f"ended {count} times with {code}")
-    violations, report = await site.judge(replay=replay, settle_s=settle_s)
+    violations, report = await site.judge(settle_s=settle_s, reconcile=reconcile, replay=replay)
     asked = site.traffic.asked[first:]
     outcomes = (await site.outcomes(asked)).values()
     failures = Counter(failure for each in asked if (failure := each.failure()) is not None)
@@ -77,7 +84,7 @@ async def run_round(site: Site, fault: Fault, *, replay: bool = False, settle_s:
         recovery_s=recovery_s,
         calls_again=sum("abandoned" in attempts[:-1] for attempts in outcomes),
         exits={f"{role} {code}": count for (role, code), count in sorted(exits.items())},
-        counted={**report.counted, "held back": site.traffic.held_back},
+        counted={**report.counted, "held back": site.traffic.held_back, "acknowledgements lost": site.proxy.lost},
     )
 
 

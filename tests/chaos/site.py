@@ -217,7 +217,7 @@ class Site:
             if not each.ok:
                 self.blame(promise, each.sent.request_id or f"request {each.sent.number}", f"{each.failure()}")
 
-    async def judge(self, *, replay: bool = False, settle_s: float = SETTLE_S) -> tuple[list[Violation], Report]:
+    async def judge(self, *, settle_s: float, reconcile: bool, replay: bool) -> tuple[list[Violation], Report]:
         """At rest: what is wrong now and was not at the last judgement, and the checker's report.
 
         What needs a moment (rows in Parquet, the end of a lost call) is given `settle_s`.
@@ -232,7 +232,8 @@ class Site:
             await asyncio.sleep(1.0)
         found = [*self._blamed, *sorted(new)]
         self._known |= new
-        found += await self._reconcile()
+        if reconcile:
+            found += await self._reconcile()
         if replay:
             found += await self._replay()
         self._blamed.clear()

@@ -15,6 +15,8 @@ from tests.chaos.site import Site, open_site
 
 pytestmark = [pytest.mark.kafka, pytest.mark.crash, pytest.mark.asyncio(loop_scope="module")]
 
+in_short = partial(run_round, undisturbed_s=1.0, reconcile=False)  # the books are compared when all is over
+
 FROZEN_S = 12.0  # longer than the session, so that another takes over
 BUG_SETTLE_S = 5.0
 
@@ -32,23 +34,23 @@ def nothing_is_broken(done: Round) -> bool:
 
 
 async def test_a_killed_worker_costs_nobody_an_answer_that_had_not_begun(site):
-    assert nothing_is_broken(await run_round(site, faults.worker_killed))
+    assert nothing_is_broken(await in_short(site, faults.worker_killed))
 
 
 async def test_a_killed_ingress_takes_its_own_clients_with_it_and_nothing_else(site):
-    done = await run_round(site, partial(faults.ingress_killed, streams=50))
+    done = await in_short(site, partial(faults.ingress_killed, streams=50))
     assert nothing_is_broken(done)
     assert done.failed.keys() <= {"connection lost", "connection lost in the answer"}
 
 
 async def test_what_a_frozen_worker_does_when_it_wakes_counts_for_nothing(site):
-    done = await run_round(site, partial(faults.owning_worker_frozen, seconds=FROZEN_S))
+    done = await in_short(site, partial(faults.owning_worker_frozen, seconds=FROZEN_S))
     assert nothing_is_broken(done)
     assert done.counted["stale"], "the frozen worker has said nothing"
 
 
 async def test_a_rolling_restart_is_noticed_by_nobody(site):
-    done = await run_round(site, faults.rolling_restart, replay=True)
+    done = await in_short(site, faults.rolling_restart, reconcile=True, replay=True)
     assert nothing_is_broken(done)
     assert not done.failed
 
@@ -56,5 +58,5 @@ async def test_a_rolling_restart_is_noticed_by_nobody(site):
 async def test_a_planted_bug_is_found(site):
     fault, promise = bugs.BUGS[bugs.a_lost_call_costs_nothing]
     await site.plant(bugs.a_lost_call_costs_nothing.__name__, site.of("worker"))
-    done = await run_round(site, faults.FAULTS[fault], settle_s=BUG_SETTLE_S)
+    done = await in_short(site, faults.FAULTS[fault], settle_s=BUG_SETTLE_S)
     assert promise in {violation.promise for violation in done.violations}
