@@ -184,8 +184,7 @@ async def everything_killed(site: Site) -> None:
 async def rolling_restart(site: Site) -> None:
     """One process after the other is told to stop and starts again: nobody notices, and no call is made twice."""
     first = len(site.traffic.asked)
-    slow = site.ask(SLOW, 6) + site.ask(SLOW_STREAM, 6)
-    await site.called(slow)
+    await _calls(site)
     for process in (*site.of("worker")[:2], *site.of("ingress"), *site.of("sink")):
         code = await process.end(signal.SIGTERM)
         if code != 0:
@@ -204,27 +203,33 @@ async def rolling_restart(site: Site) -> None:
 
 async def broker_killed(site: Site, *, seconds: float = 6.0) -> None:
     """SIGKILL, and it is started again on its log."""
+    under_way = await _calls(site)
     await asyncio.to_thread(site.broker.kill)
     await _outage(site, seconds)
     site.broker.launch()
     await site.broker_answers()
+    site.watch(_went_on(site, under_way))
 
 
 async def broker_restarted(site: Site, *, seconds: float = 6.0) -> None:
     """In order."""
+    under_way = await _calls(site)
     assert site.broker.process is not None
     site.broker.process.terminate()
     await asyncio.to_thread(site.broker.process.wait)
     await _outage(site, seconds)
     site.broker.launch()
     await site.broker_answers()
+    site.watch(_went_on(site, under_way))
 
 
 async def broker_paused(site: Site, *, seconds: float = 30.0) -> None:
     """Connections stay open, and nothing answers."""
+    under_way = await _calls(site)
     site.broker.freeze(True)
     await _outage(site, seconds)
     site.broker.freeze(False)
+    site.watch(_went_on(site, under_way))
 
 
 async def broker_down_at_start(site: Site, *, seconds: float = 10.0) -> None:
@@ -339,6 +344,21 @@ async def _released(site: Site, owner: Supervised) -> None:
             if site.tail.owner(partition) != owner.name:
                 return
             await asyncio.sleep(0.1)
+
+
+async def _calls(site: Site) -> list[Asked]:
+    """Calls under way, for every organisation."""
+    asked = site.ask(SLOW, 6) + site.ask(SLOW_STREAM, 6)
+    await site.called(asked)
+    return asked
+
+
+async def _went_on(site: Site, under_way: Sequence[Asked]) -> None:
+    """Calls that were under way when the broker went are answered when it is back, and were made once."""
+    if not await answered(under_way, ANSWER_S):
+        site.blame("answer", "clients", f"wait still for calls under way, {ANSWER_S:g} s after the broker is back")
+    site.expect(under_way, "answer")
+    await _called_once(site, under_way)
 
 
 async def _called_once(site: Site, asked: Sequence[Asked]) -> None:

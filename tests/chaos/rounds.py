@@ -64,6 +64,7 @@ async def run_round(
     if recovery_s is None or recovery_s > RECOVERS_IN_S:
         took = f"more than {RECOVERY_S:g}" if recovery_s is None else f"{recovery_s:.1f}"
         site.blame("recovery", name, f"it took {took} s until every organisation had a success")
+    await site.watched()
     await asyncio.sleep(undisturbed_s)
     await site.traffic.ebb()
     duration_s = time.monotonic() - began

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class Site:
         self.balancer = balancer
         self._blamed: list[Violation] = []
         self._known: set[Violation] = set()
+        self._checks: list[asyncio.Task[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         write_settings(
             folder,
@@ -210,6 +211,15 @@ class Site:
     def blame(self, promise: str, subject: str, problem: str) -> None:
         """A promise was broken, as a fault has seen itself."""
         self._blamed.append(Violation(promise, subject, problem))
+
+    def watch(self, check: Coroutine[Any, Any, None]) -> None:
+        """Have this looked at from now on, beside whatever comes: see `watched`."""
+        self._checks.append(asyncio.create_task(check))
+
+    async def watched(self) -> None:
+        """Return when everything has been looked at."""
+        checks, self._checks = self._checks, []
+        await asyncio.gather(*checks)
 
     def expect(self, asked: Iterable[Asked], promise: str) -> None:
         """Each of these must have got its whole answer."""
