@@ -10,7 +10,7 @@ from msgspec.structs import replace as with_fields
 
 from tests.crash import bugs
 from tests.crash.bugs import replace
-from tollgate.events import OwnerReleased
+from tollgate.events import OwnerReleased, RequestAccepted
 from tollgate.processors import journal, owner
 from tollgate.processors.owner import Owner
 from tollgate.processors.succession import Succession
@@ -59,6 +59,19 @@ def a_lost_call_costs_nothing() -> None:
     replace(owner, "lost_attempt", lambda lost: lambda request: with_fields(lost(request), outcome="error", lines=()))
 
 
+def what_the_log_takes_late_counts() -> None:
+    """A request is called though its client was told to try again before the log had it."""
+
+    def make(decode: Any) -> Any:
+        def as_timely(value: bytes) -> Any:
+            event = decode(value)
+            return with_fields(event, void_after_ms=0) if isinstance(event, RequestAccepted) else event
+
+        return as_timely
+
+    replace(owner, "decode", make)
+
+
 # Each bug, the fault under which it must show, and the promise that is then broken
 BUGS: dict[Callable[[], None], tuple[str, str]] = {
     no_fence: ("owning_worker_frozen", "I3"),
@@ -66,6 +79,7 @@ BUGS: dict[Callable[[], None], tuple[str, str]] = {
     no_hand_over: ("rolling_restart", "second call"),
     an_orphan_is_forgotten: ("worker_killed", "I1"),
     a_lost_call_costs_nothing: ("worker_killed", "I2"),
+    what_the_log_takes_late_counts: ("ingress_cut_off", "I1"),
     bugs.lose_an_ack: ("worker_killed", "I1"),
     bugs.skip_validity_in_the_sink: ("owning_worker_frozen", "I2"),
 }

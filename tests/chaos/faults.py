@@ -7,7 +7,7 @@ itself at what only it can know, and blame what is wrong; everything else is jud
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -162,6 +162,24 @@ async def ingress_killed(site: Site, *, streams: int = 60) -> None:
         site.blame("cancel", ingress.name, f"{GONE_S:g} s after its death there are calls for its clients")
 
 
+async def ingress_cut_off(site: Site, *, seconds: float = 8.0) -> None:
+    """It alone, for longer than it waits for the log: what the log takes when its client was refused is not called."""
+    ingress = site.of("ingress")[0]
+    await _moved(site, site.proxied_address, [ingress])
+    site.proxy.flows.clear()
+    asked = site.ask(QUICK, 12, url=ingress.url)
+    await asyncio.sleep(seconds)
+    site.proxy.flows.set()
+    if not await answered(asked, TOLD_S):
+        site.blame("outage", ingress.name, f"its clients wait still, {TOLD_S:g} s after it was cut off")
+    for each in asked:
+        if each.ended_s and each.sent.status != TRY_AGAIN:
+            site.blame("outage", f"request {each.sent.number}", f"cut off from the log: {each.failure() or 'answered'}")
+    if not await site.refused_late(asked):
+        site.blame("fault", ingress.name, "has sent nothing that came late")
+    await _moved(site, site.broker.address, [ingress])
+
+
 async def sink_killed(site: Site) -> None:
     """First the one that works, then the other."""
     for sink in site.of("sink"):
@@ -245,13 +263,13 @@ async def broker_down_at_start(site: Site, *, seconds: float = 10.0) -> None:
 
 async def acknowledgements_lost(site: Site, *, seconds: float = 30.0, share: float = 0.3) -> None:
     """Of what is written, so much is on the log without its writer being told, and its connection is cut."""
-    await _moved(site, site.proxied_address)
+    await _moved(site, site.proxied_address, site.processes.values())
     site.proxy.share = share
     await asyncio.sleep(seconds)
     site.proxy.share = 0.0
     if not site.proxy.lost:
         site.blame("fault", "proxy", "has lost nothing")
-    await _moved(site, site.broker.address)
+    await _moved(site, site.broker.address, site.processes.values())
 
 
 # Topics ---------------------------------------------------------------------------------------------------------------
@@ -387,9 +405,9 @@ async def _outage(site: Site, seconds: float) -> None:
             site.blame("outage", process.name, f"has taken {more >> 20} MiB more")
 
 
-async def _moved(site: Site, broker: str) -> None:
-    """Have every process start again, one after the other, at this address of the broker."""
-    for process in list(site.processes.values()):
+async def _moved(site: Site, broker: str, processes: Iterable[Supervised]) -> None:
+    """Have them start again, one after the other, at this address of the broker."""
+    for process in list(processes):
         if process.runs:
             process.start(broker)
             await process.end(signal.SIGTERM)
@@ -407,6 +425,7 @@ FAULTS: dict[str, Fault] = {
         rebalances,
         offsets_forgotten,
         ingress_killed,
+        ingress_cut_off,
         sink_killed,
         everything_killed,
         rolling_restart,

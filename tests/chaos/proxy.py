@@ -1,4 +1,5 @@
-"""A TCP proxy before a broker that loses acknowledgements: the record is on the log, and its writer is not told.
+"""A TCP proxy before a broker. It loses acknowledgements: the record is on the log, and its writer is not told. Or it
+holds back what is asked, so that records reach the log late.
 
 It knows of Kafka's protocol what that takes (kafka.apache.org/protocol): a frame is four bytes of length and so much
 more; a request begins with api key (2 bytes), version (2) and correlation id (4), a response with the correlation id.
@@ -14,12 +15,17 @@ from tests.kafka_broker import HOST
 PRODUCE = 0
 
 
-class AckLoser:
-    """Passes everything on, except for `share` of the answers to produce requests: it cuts the connection instead."""
+class Proxy:
+    """Passes everything on, except for `share` of the answers to produce requests: it cuts the connection instead.
+
+    While `flows` is not set, nothing goes to the broker; it goes on later.
+    """
 
     def __init__(self, port: int, broker_port: int, seed: int) -> None:
         self.share = 0.0
         self.lost = 0
+        self.flows = asyncio.Event()
+        self.flows.set()
         self._port = port
         self._broker_port = broker_port
         self._chance = random.Random(seed)
@@ -71,6 +77,7 @@ class AckLoser:
             key, _ = struct.unpack_from(">hh", frame, 4)
             if key == PRODUCE:
                 produced.add(frame[8:12])
+            await self.flows.wait()
             to_broker.write(frame)
             await to_broker.drain()
 

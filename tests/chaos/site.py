@@ -16,12 +16,12 @@ import orjson
 
 from tests.chaos import gateway
 from tests.chaos.evidence import PARTITIONS, Tail
-from tests.chaos.proxy import AckLoser
+from tests.chaos.proxy import Proxy
 from tests.chaos.supervisor import Supervised
 from tests.chaos.traffic import Asked, Balancer, Traffic
 from tests.crash.checker import Report, check
 from tests.crash.evidence import Evidence, Fields, Key, read_parquet
-from tests.crash.fold import Violation
+from tests.crash.fold import NOT_ACCEPTED, Violation
 from tests.crash.load import Kind
 from tests.crash.provider import Provider, a_provider
 from tests.crash.settings import make_key, write_settings
@@ -56,7 +56,7 @@ class Site:
         self.chance = random.Random(seed)
         proxied, proxy = free_port(), free_port()
         self.broker = KafkaBroker(listeners={"PROXIED": proxied}, advertised={"PROXIED": proxy})
-        self.proxy = AckLoser(proxy, proxied, seed)
+        self.proxy = Proxy(proxy, proxied, seed)
         self.proxied_address = f"{HOST}:{proxy}"
         self.tail = Tail(self.broker.address)
         self.keys: dict[str, Key] = {}
@@ -185,6 +185,12 @@ class Site:
                         return True
                     await asyncio.sleep(POLL_S)
         return False
+
+    async def refused_late(self, asked: Sequence[Asked], timeout_s: float = 15.0) -> int:
+        """How many of them the log has, and their owner has refused because they came late."""
+        await self.ended(asked, timeout_s)
+        ends = self.tail.ends()
+        return sum(ends[each]["error"] == NOT_ACCEPTED for each in await self._accepted(asked) if each in ends)
 
     async def outcomes(self, asked: Iterable[Asked]) -> dict[str, list[str]]:
         """How the attempts of each that has ended went, by request."""

@@ -1,11 +1,11 @@
-"""The proxy passes everything on but the acknowledgements that it is to lose, and cuts the connection with each."""
+"""The proxy passes everything on but the acknowledgements that it is to lose and what it is to hold back."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.chaos.proxy import AckLoser
+from tests.chaos.proxy import Proxy
 from tests.kafka_broker import HOST, free_port
 
 PRODUCE, METADATA = 0, 3
@@ -39,10 +39,10 @@ class Broker:
 
 
 @pytest.fixture
-async def broker() -> AsyncIterator[tuple[Broker, AckLoser, int]]:
+async def broker() -> AsyncIterator[tuple[Broker, Proxy, int]]:
     broker, port = Broker(), free_port()
     server = await asyncio.start_server(broker.serve, HOST, 0)
-    proxy = AckLoser(port, server.sockets[0].getsockname()[1], seed=1)
+    proxy = Proxy(port, server.sockets[0].getsockname()[1], seed=1)
     await proxy.start()
     yield broker, proxy, port
     await proxy.close()
@@ -87,9 +87,22 @@ async def test_only_the_share_is_lost(broker):
     assert 10 < proxy.lost < 60
 
 
+async def test_what_is_held_back_reaches_the_broker_later(broker):
+    behind, proxy, port = broker
+    proxy.flows.clear()
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(request(PRODUCE, 1) + request(METADATA, 2))
+    await asyncio.sleep(0.05)
+    assert behind.asked == []
+    proxy.flows.set()
+    expected = response(1) + response(2)
+    assert await reader.readexactly(len(expected)) == expected
+    writer.close()
+
+
 async def test_where_no_broker_is_the_connection_ends():
     port = free_port()
-    proxy = AckLoser(port, free_port(), seed=1)
+    proxy = Proxy(port, free_port(), seed=1)
     await proxy.start()
     reader, writer = await asyncio.open_connection(HOST, port)
     assert await reader.read() == b""
