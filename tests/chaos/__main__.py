@@ -102,7 +102,7 @@ def _summary(done: Round) -> str:
     exits = ", ".join(f"{count} x {name}" for name, count in done.exits.items()) or "none"
     return (
         f"{done.requests} requests, failed: {_classes(done)}; {len(done.violations)} violations; "
-        f"recovery {recovery}; calls made again: {done.calls_again}; exits: {exits}"
+        f"recovery {recovery}; {done.take_overs} take-overs; calls made again: {done.calls_again}; exits: {exits}"
     )
 
 
@@ -116,7 +116,7 @@ def _table(rounds: list[Round]) -> Table:
     for heading in ("duration", "requests"):
         table.add_column(heading, justify="right")
     table.add_column("failed")
-    for heading in ("calls again", "violations", "recovery"):
+    for heading in ("take-overs", "calls again", "violations", "recovery"):
         table.add_column(heading, justify="right")
     for done in rounds:
         table.add_row(
@@ -124,6 +124,7 @@ def _table(rounds: list[Round]) -> Table:
             f"{done.duration_s:.0f} s",
             str(done.requests),
             _classes(done),
+            str(done.take_overs),
             str(done.calls_again),
             str(len(done.violations)),
             "never" if done.recovery_s is None else f"{done.recovery_s:.1f} s",

@@ -54,6 +54,11 @@ class Tail:
         events = [entry.event for entry in self.topic("completions") if entry.kind == "ended"]
         return {event["request"]["request_id"]: event for event in events if event.get("request")}
 
+    @property
+    def take_overs(self) -> int:
+        """How often a worker has taken a partition."""
+        return sum(entry.kind == "owner_took" for entry in self.topic("completions"))
+
     def owner(self, partition: int) -> str:
         """The name of the worker that took the partition last."""
         journal = self._entries[TopicPartition("completions", partition)]

@@ -36,6 +36,7 @@ NOTICED_S = 3.0  # an outage is by then
 TOLD_S = 8.0  # the patience of an ingress, and some more where the machine is busy
 TRY_AGAIN = 503  # that it says when, the checker sees to
 ROOM_BYTES = 64 << 20  # for what waits for the log
+STAY_S = 2.0
 GROUP = "tollgate"
 GROUP_EMPTY_S = 30.0
 
@@ -101,25 +102,31 @@ async def runner_killed(site: Site) -> None:
     await owner.ready()
 
 
-async def rebalances(site: Site, *, seconds: float = 120.0, every_s: float = 2.0) -> None:
-    """A third worker joins and leaves all the time, while calls take longer than that."""
-    guest = site.processes.get("worker-3") or site.add("worker", "worker-3")
-    began = time.monotonic()
+async def rebalances(site: Site, *, seconds: float = 120.0) -> None:
+    """Two more workers join and leave all the time, while calls take longer than that."""
+    names = ("worker-3", "worker-4")
+    guests = [site.processes.get(name) or site.add("worker", name) for name in names]
+    until_s = time.monotonic() + seconds
+    visits = [asyncio.create_task(_come_and_go(site, guest, until_s)) for guest in guests]
     slow: list[Asked] = []
-    while time.monotonic() - began < seconds:
+    while not all(visit.done() for visit in visits):
         slow += site.ask(SLOW, 3) + site.ask(SLOW_STREAM, 3)
-        guest.start(site.broker.address)
-        await guest.ready()
-        await asyncio.sleep(every_s)
-        await guest.stop()
-        await asyncio.sleep(every_s)
-    await site.tail.read()
-    if not any(entry.event.get("instance") == guest.name for entry in site.tail.topic("completions")):
-        site.blame("fault", guest.name, "has never owned a partition")
+        await asyncio.wait(visits, timeout=SLOW_S)
+    await asyncio.gather(*visits)
     if not await answered(slow, ANSWER_S + SLOW_S):
         site.blame("answer", "slow calls", "are not all answered")
     site.expect(slow, "answer")
     await _called_once(site, slow)
+    if not {*names} & {entry.event.get("instance") for entry in site.tail.topic("completions")}:
+        site.blame("fault", "the guests", "have never owned a partition")
+
+
+async def _come_and_go(site: Site, guest: Supervised, until_s: float) -> None:
+    while time.monotonic() < until_s:
+        guest.start(site.broker.address)
+        await guest.ready()
+        await asyncio.sleep(STAY_S)
+        await guest.stop()
 
 
 async def offsets_forgotten(site: Site) -> None:
@@ -252,9 +259,11 @@ async def broker_paused(site: Site, *, seconds: float = 30.0) -> None:
 
 async def broker_down_at_start(site: Site, *, seconds: float = 10.0) -> None:
     """Everything is started where no broker is yet."""
-    await site.stop(site.processes.values())
+    processes = [process for process in site.processes.values() if process.runs]
+    await site.stop(processes)
     await asyncio.to_thread(site.broker.kill)
-    await site.start()
+    for process in processes:
+        process.start(site.broker.address)
     await asyncio.gather(*(ingress.listens() for ingress in site.of("ingress")))
     await _outage(site, seconds)
     site.broker.launch()

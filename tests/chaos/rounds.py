@@ -24,9 +24,9 @@ EXITS = (0, 3, 75, -9, -15)
 
 class Round(NamedTuple):
     """What came of one fault. `failed` is by class; `recovery_s` is the time from the end of the fault until every
-    organisation had a success again, None if that never came; `calls_again` are requests of which a call was made once
-    more, because its process was lost; `exits` are those of processes, by role and code; `counted` is what the checker
-    has looked at, and what was held back, since the start."""
+    organisation had a success again, None if that never came; `take_overs` are of partitions; `calls_again` are
+    requests of which a call was made once more, because its process was lost; `exits` are those of processes, by role
+    and code; `counted` is what the checker has looked at, and what was held back, since the start."""
 
     fault: str
     duration_s: float
@@ -34,6 +34,7 @@ class Round(NamedTuple):
     failed: dict[str, int]
     violations: list[Violation]
     recovery_s: float | None
+    take_overs: int
     calls_again: int
     exits: dict[str, int]
     counted: dict[str, int]
@@ -51,7 +52,7 @@ async def run_round(
     """Have it happen under load, let everything come to rest, and judge."""
     name = fault.func.__name__ if isinstance(fault, partial) else fault.__name__
     first = len(site.traffic.asked)
-    exits = site.exits
+    exits, take_overs = site.exits, site.tail.take_overs
     began = time.monotonic()
     site.traffic.flow()
     await asyncio.sleep(undisturbed_s)
@@ -83,6 +84,7 @@ async def run_round(
         failed=dict(failures.most_common()),
         violations=violations,
         recovery_s=recovery_s,
+        take_overs=site.tail.take_overs - take_overs,
         calls_again=sum("abandoned" in attempts[:-1] for attempts in outcomes),
         exits={f"{role} {code}": count for (role, code), count in sorted(exits.items())},
         counted={**report.counted, "held back": site.traffic.held_back, "acknowledgements lost": site.proxy.lost},
