@@ -186,11 +186,16 @@ class Site:
                     await asyncio.sleep(POLL_S)
         return False
 
-    async def refused_late(self, asked: Sequence[Asked], timeout_s: float = 15.0) -> int:
-        """How many of them the log has, and their owner has refused because they came late."""
-        await self.ended(asked, timeout_s)
-        ends = self.tail.ends()
-        return sum(ends[each]["error"] == NOT_ACCEPTED for each in await self._accepted(asked) if each in ends)
+    async def refused_late(self, asked: Sequence[Asked], timeout_s: float = 15.0) -> bool:
+        """Return when an owner has refused one of them because it came late; False when none has in this time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    accepted, ends = await self._accepted(asked), self.tail.ends()
+                    if any(ends[each].get("error") == NOT_ACCEPTED for each in accepted & ends.keys()):
+                        return True
+                    await asyncio.sleep(POLL_S)
+        return False
 
     async def outcomes(self, asked: Iterable[Asked]) -> dict[str, list[str]]:
         """How the attempts of each that has ended went, by request."""
