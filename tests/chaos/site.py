@@ -32,7 +32,7 @@ from tollgate.log.partitioner import partition_of
 ROLES = {"ingress": 2, "worker": 2, "sink": 2}
 DEADLINE_S = 75.0  # of a request: longer than any fault
 PROVIDER_TIMEOUT_S = 60.0
-LEAVE_S = 1.0  # the balancer looks several times in it
+LEAVE_S = 2.0  # in it the balancer has looked often enough to believe it
 DRAIN_S = 30.0
 SETTLE_S = 45.0  # until everything must be in Parquet: another sink elected, its flush, a cost line copied at a start
 BROKER_TIMEOUT_S = 60.0

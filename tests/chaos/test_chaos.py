@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.crash, pytest.mark.asyncio(loop_sco
 
 in_short = partial(run_round, undisturbed_s=1.0, reconcile=False)  # the books are compared when all is over
 
+# On a machine so busy that for two seconds nobody hears which keys are revoked, the gateway lets nobody in
+BUSY = ("503 not_ready", "503 control_state_unknown")
 FROZEN_S = 12.0  # longer than the session, so that another takes over
 BUG_SETTLE_S = 5.0
 
@@ -40,7 +42,7 @@ async def test_a_killed_worker_costs_nobody_an_answer_that_had_not_begun(site):
 async def test_a_killed_ingress_takes_its_own_clients_with_it_and_nothing_else(site):
     done = await in_short(site, partial(faults.ingress_killed, streams=50))
     assert nothing_is_broken(done)
-    assert done.failed.keys() <= {"connection lost", "connection lost in the answer"}
+    assert done.failed.keys() <= {"connection lost", "connection lost in the answer", *BUSY}
 
 
 async def test_what_a_frozen_worker_does_when_it_wakes_counts_for_nothing(site):

@@ -21,6 +21,7 @@ RATE = 12.0  # requests a second
 MOST_UNDER_WAY = 150
 CLIENT_TIMEOUT_S = 100.0  # longer than the deadline of a request: who waits so long has been forgotten
 BALANCER_POLL_S = 0.2
+FALL = 3
 
 # The kinds that end well by themselves: a failure is then the gateway's, or that of a fault
 _FAILS = ("err400", "err503", "cut", "eband", "hang")
@@ -54,24 +55,28 @@ class Asked:
 
 
 class Balancer:
-    """Which ingresses may be asked: those that say so, looked at several times a second."""
+    """Which ingresses may be asked: those that say so, looked at several times a second.
+
+    As balancers do, it believes in trouble when it has seen it `FALL` times in a row, and asks any where none is left.
+    """
 
     def __init__(self, urls: Sequence[str], chance: random.Random) -> None:
-        self._urls = urls
+        self._failures = dict.fromkeys(urls, 0)
         self._chance = chance
-        self._ready = list(urls)
 
     async def run(self) -> None:
         """For ever."""
         async with aiohttp.ClientSession() as session:
             while True:
-                answers = await asyncio.gather(*(is_ready(session, url) for url in self._urls))
-                self._ready = [url for url, ready in zip(self._urls, answers, strict=True) if ready]
+                answers = await asyncio.gather(*(is_ready(session, url) for url in self._failures))
+                for url, ready in zip(self._failures, answers, strict=True):
+                    self._failures[url] = 0 if ready else self._failures[url] + 1
                 await asyncio.sleep(BALANCER_POLL_S)
 
     def choose(self) -> list[str]:
         """In which order to try: a connection that is refused has cost nothing, so the next one may be asked."""
-        return self._chance.sample(self._ready, len(self._ready))
+        urls = [url for url, failures in self._failures.items() if failures < FALL] or list(self._failures)
+        return self._chance.sample(urls, len(urls))
 
 
 class Traffic:
@@ -126,7 +131,7 @@ class Traffic:
         return asked
 
     async def _send(self, asked: Asked, composed: Ask, urls: Sequence[str] | None) -> None:
-        asked.problem = "no ingress is ready"
+        asked.problem = "connection refused"
         try:
             for url in urls if urls is not None else self._balancer.choose():
                 try:
