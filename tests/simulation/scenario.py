@@ -175,7 +175,7 @@ def _client(chance: Random, number: int, knobs: Knobs, keys: list[str]) -> Clien
     request_id = f"01990000-0000-7000-8000-{number:012x}"
     dialect = chance.choice(("openai", "openai", "anthropic"))
     model = chance.choice(("m-open", "m-claude", "m-both", "alpha/m-open"))
-    return Client(
+    client = Client(
         number=number,
         request_id=request_id,
         key_id=chance.choice(keys),
@@ -190,3 +190,6 @@ def _client(chance: Random, number: int, knobs: Knobs, keys: list[str]) -> Clien
         patience_pieces=chance.choice((None, None, None, chance.randint(1, 8))),
         leaves_at_end=chance.random() < 0.08,
     )
+    if client.max_tokens == 0 and model != "m-claude":  # only Anthropic's protocol takes it
+        client.max_tokens = 1
+    return client
