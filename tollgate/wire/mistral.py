@@ -204,9 +204,8 @@ def _write_part(part: Part) -> Body:
             return {"type": "thinking", "thinking": [{"type": "text", "text": part.text}]}
         case Image():
             return {"type": "image_url", "image_url": part.url or _data_url(part.media_type or "image/png", part.data)}
-        case Document(text=str(text)):
-            title = f' title="{part.name}"' if part.name else ""
-            return {"type": "text", "text": f"<document{title}>\n{text}\n</document>"}
+        case Document() if part.text is not None:
+            return {"type": "text", "text": neutral.document_text(part)}
         case Document():
             url = part.url or _data_url(part.media_type or "application/pdf", part.data)
             return {"type": "document_url", "document_url": url} | ({"document_name": part.name} if part.name else {})

@@ -26,6 +26,7 @@ from tollgate.wire.content import (
     FAMILIES,
     Choice,
     Delta,
+    Document,
     Effort,
     Family,
     Finish,
@@ -273,6 +274,12 @@ def described_schema(format: Format) -> Body | None:
         return None
     added = {"title": format.name, "description": format.description}
     return {word: value for word, value in added.items() if value is not None} | format.schema
+
+
+def document_text(document: Document) -> str:
+    """A document that is text, for protocols that take it as such."""
+    title = f' title="{document.name}"' if document.name else ""
+    return f"<document{title}>\n{document.text}\n</document>"
 
 
 # Thinking -----------------------------------------------------------------------------------------------------------

@@ -95,8 +95,7 @@ def _write_part(part: Part, losses: Losses) -> Body | None:
         case Image():
             return _write_source(part.url, part.data, part.media_type, "image/jpeg")
         case Document() if part.text is not None:
-            title = f' title="{part.name}"' if part.name else ""
-            return {"text": f"<document{title}>\n{part.text}\n</document>"}
+            return {"text": neutral.document_text(part)}
         case Document():
             if part.name is not None:
                 losses.drop(part.path, "name")

@@ -137,9 +137,8 @@ def _text(part: Part) -> str:
     match part:
         case Text() | Refused():
             return part.text
-        case Document(text=str(text)):
-            title = f' title="{part.name}"' if part.name else ""
-            return f"<document{title}>\n{text}\n</document>"
+        case Document() if part.text is not None:
+            return neutral.document_text(part)
     return ""
 
 

@@ -7,7 +7,6 @@ import msgspec
 from tollgate.wire import Body, fields
 from tollgate.wire.content import (
     EFFORTS,
-    Audio,
     Cache,
     Document,
     Format,
@@ -19,14 +18,14 @@ from tollgate.wire.content import (
     ResultPart,
     Text,
     Thinking,
-    Tier,
     Tool,
     ToolCall,
     ToolChoice,
     ToolResult,
     Turn,
 )
-from tollgate.wire.openai.words import CAP_FIELDS, CHOICE_MODES, FORMATS, MAX_CHOICES, TIERS
+from tollgate.wire.openai.shared import data_url, read_audio, read_schema, read_tier, read_user
+from tollgate.wire.openai.words import CAP_FIELDS, CHOICE_MODES, FORMATS, MAX_CHOICES
 from tollgate.wire.scope import Losses, NotCarried
 
 # Fields of a request that the middle holds; `metadata` are tollgate's own tags, which go on only to a provider of this
@@ -103,9 +102,6 @@ def read_prompt(body: Body, losses: Losses) -> Prompt:
             losses.drop(f"stream_options.{option}")
     caps = [cap for field in CAP_FIELDS if (cap := fields.integer(body, field, minimum=1)) is not None]
     tools = tuple(_read_tool(tool, f"tools[{at}]", losses) for at, tool in enumerate(fields.items(body, "tools")))
-    user, identifier = fields.text(body, "user"), fields.text(body, "safety_identifier")
-    if user is not None and identifier is not None:
-        losses.drop("safety_identifier")
     return Prompt(
         turns=tuple(_read_turn(message, f"messages[{at}]", losses) for at, message in enumerate(fields.messages(body))),
         stream=fields.boolean(body, "stream"),
@@ -126,8 +122,8 @@ def read_prompt(body: Body, losses: Losses) -> Prompt:
         presence_penalty=fields.number(body, "presence_penalty"),
         frequency_penalty=fields.number(body, "frequency_penalty"),
         seed=fields.integer(body, "seed"),
-        service_tier=_read_tier(body, losses),
-        user=identifier if user is None else user,
+        service_tier=read_tier(body, losses),
+        user=read_user(body, losses),
         verbosity=fields.text(body, "verbosity"),
     )
 
@@ -229,31 +225,13 @@ def _read_file(part: Body, where: str, losses: Losses) -> Document:
     return Document(data=data, media_type=media_type, name=title, cache=cache, path=where)
 
 
-def _read_audio(part: Body, where: str, losses: Losses) -> Audio:
-    audio, inside = fields.mapping(part, "input_audio", path=f"{where}.input_audio"), f"{where}.input_audio"
-    losses.drop_others(audio, ("data", "format"), inside)
-    return Audio(
-        data=fields.required_text(audio, "data", inside),
-        format=fields.required_text(audio, "format", inside),
-        path=where,
-    )
-
-
 _PART_READERS: Mapping[str, Callable[[Body, str, Losses], Part]] = {
     "text": _read_text,
     "refusal": _read_refused,
     "image_url": _read_image,
     "file": _read_file,
-    "input_audio": _read_audio,
+    "input_audio": read_audio,
 }
-
-
-def data_url(url: str) -> tuple[str, str] | None:
-    """Media type and base64 of a `data:` URL (RFC 2397), None if it is none."""
-    head, comma, data = url.partition(",")
-    if not head.startswith("data:") or not comma or not head.endswith(";base64"):
-        return None
-    return head.removeprefix("data:").partition(";")[0], data
 
 
 _CACHE_FIELDS = ("cache_control", "prompt_cache_breakpoint")
@@ -441,12 +419,7 @@ def _read_format(body: Body, losses: Losses) -> Format | None:
             where = "response_format.json_schema"
             schema = fields.mapping(given, "json_schema", path=where)
             losses.drop_others(schema, ("name", "description", "schema", "strict"), where)
-            return Format(
-                schema=fields.mapping(schema, "schema", path=f"{where}.schema"),
-                name=fields.text(schema, "name", path=f"{where}.name"),
-                description=fields.text(schema, "description", path=f"{where}.description"),
-                strict=fields.optional_boolean(schema, "strict", path=f"{where}.strict"),
-            )
+            return read_schema(schema, where)
         case _:
             raise NotCarried("response_format.type")
 
@@ -463,13 +436,6 @@ def _read_thinking(body: Body, losses: Losses) -> Thinking | None:
         return None
     known = next((word for word in EFFORTS if word == effort), None)
     return Thinking(effort=known, budget_tokens=budget, visible=False if given.get("exclude") is True else None)
-
-
-def _read_tier(body: Body, losses: Losses) -> Tier | None:
-    word = fields.text(body, "service_tier")
-    if word is not None and word not in TIERS:
-        losses.drop("service_tier")
-    return TIERS.get(word or "")
 
 
 def _read_stop(body: Body) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """The request that a provider gets: a client's own, passed on, or one written from the middle."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -27,13 +26,13 @@ from tollgate.wire.content import (
     ToolResult,
     Turn,
 )
+from tollgate.wire.openai.shared import write_user
 from tollgate.wire.openai.words import CAP_FIELDS, FORMATS_WRITTEN, TIERS_WRITTEN
 from tollgate.wire.scope import Losses, NotCarried, Rule, Scope
 
 stream_type = "text/event-stream"
 MAX_STOPS = 4
 MAX_CALL_ID_CHARS = 40
-MAX_USER_CHARS = 64
 _NO_QUIRKS = Quirks()
 _SAMPLING = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"})
 
@@ -165,7 +164,7 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
         "frequency_penalty": prompt.frequency_penalty,
         "seed": prompt.seed,
         "service_tier": None if prompt.service_tier is None else TIERS_WRITTEN[prompt.service_tier],
-        "user": None if prompt.user is None else _write_user(prompt.user),
+        "user": None if prompt.user is None else write_user(prompt.user),
         "verbosity": prompt.verbosity,
         "stream": prompt.stream or None,
     }
@@ -290,8 +289,7 @@ def _write_part(part: Part) -> Body:
             image = {"url": part.url or f"data:{part.media_type or 'image/png'};base64,{part.data}"}
             return {"type": "image_url", "image_url": image | ({"detail": part.detail} if part.detail else {})}
         case Document() if part.text is not None:
-            title = f' title="{part.name}"' if part.name else ""
-            return {"type": "text", "text": f"<document{title}>\n{part.text}\n</document>"}
+            return {"type": "text", "text": neutral.document_text(part)}
         case Document():
             media_type = part.media_type or "application/pdf"
             data = f"data:{media_type};base64,{part.data}"
@@ -359,8 +357,3 @@ def _write_thinking(thinking: Thinking, quirks: Quirks, losses: Losses) -> str |
     how: Body = {"effort": effort} if thinking.budget_tokens is None else {"max_tokens": thinking.budget_tokens}
     how = {"enabled": True} if how == {"effort": None} else how
     return how | ({"exclude": True} if thinking.visible is False else {})
-
-
-def _write_user(user: str) -> str:
-    """A name that is too long becomes its digest, which tells users apart just as well."""
-    return user if len(user) <= MAX_USER_CHARS else hashlib.sha256(user.encode()).hexdigest()

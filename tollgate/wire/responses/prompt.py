@@ -8,7 +8,6 @@ import msgspec
 from tollgate.wire import Body, fields, neutral
 from tollgate.wire.content import (
     EFFORTS,
-    Audio,
     Document,
     Format,
     Image,
@@ -20,15 +19,14 @@ from tollgate.wire.content import (
     Role,
     Text,
     Thinking,
-    Tier,
     Tool,
     ToolCall,
     ToolChoice,
     ToolResult,
     Turn,
 )
-from tollgate.wire.openai.prompt import data_url
-from tollgate.wire.openai.words import CHOICE_MODES, TIERS
+from tollgate.wire.openai.shared import data_url, read_audio, read_schema, read_tier, read_user
+from tollgate.wire.openai.words import CHOICE_MODES
 from tollgate.wire.responses.ask import read_input
 from tollgate.wire.responses.words import (
     CALL_SIGNATURE,
@@ -108,9 +106,6 @@ def read_prompt(body: Body, losses: Losses) -> Prompt:
     turns = [Turn("system", (Text(text=instructions, path="instructions"),), "instructions")] if instructions else []
     turns += _joined(_read_items(read_input(body), losses))
     tools = _read_tools(fields.items(body, "tools"), losses)
-    user, identifier = fields.text(body, "user"), fields.text(body, "safety_identifier")
-    if user is not None and identifier is not None:
-        losses.drop("safety_identifier")
     return Prompt(
         turns=tuple(turns),
         stream=fields.boolean(body, "stream"),
@@ -126,8 +121,8 @@ def read_prompt(body: Body, losses: Losses) -> Prompt:
         top_p=fields.number(body, "top_p"),
         presence_penalty=fields.number(body, "presence_penalty"),
         frequency_penalty=fields.number(body, "frequency_penalty"),
-        service_tier=_read_tier(body, losses),
-        user=identifier if user is None else user,
+        service_tier=read_tier(body, losses),
+        user=read_user(body, losses),
         verbosity=fields.text(fields.mapping(body, "text"), "verbosity", path="text.verbosity"),
     )
 
@@ -249,16 +244,6 @@ def _read_file(part: Body, where: str, losses: Losses) -> Document:
     return Document(data=data, media_type=media_type, name=name, path=where)
 
 
-def _read_audio(part: Body, where: str, losses: Losses) -> Audio:
-    audio, inside = fields.mapping(part, "input_audio", path=f"{where}.input_audio"), f"{where}.input_audio"
-    losses.drop_others(audio, ("data", "format"), inside)
-    return Audio(
-        data=fields.required_text(audio, "data", inside),
-        format=fields.required_text(audio, "format", inside),
-        path=where,
-    )
-
-
 _PART_READERS: Mapping[str, Callable[[Body, str, Losses], Part]] = {
     "input_text": _read_text,
     "output_text": _read_text,
@@ -266,7 +251,7 @@ _PART_READERS: Mapping[str, Callable[[Body, str, Losses], Part]] = {
     "refusal": _read_refused,
     "input_image": _read_image,
     "input_file": _read_file,
-    "input_audio": _read_audio,
+    "input_audio": read_audio,
 }
 
 
@@ -444,12 +429,7 @@ def _read_format(body: Body, losses: Losses) -> Format | None:
         case "json_object":
             return Format()
         case "json_schema":
-            return Format(
-                schema=fields.mapping(given, "schema", path="text.format.schema"),
-                name=fields.text(given, "name", path="text.format.name"),
-                description=fields.text(given, "description", path="text.format.description"),
-                strict=fields.optional_boolean(given, "strict", path="text.format.strict"),
-            )
+            return read_schema(given, "text.format")
         case _:
             raise NotCarried("text.format.type")
 
@@ -474,10 +454,3 @@ def _wants_logprobs(body: Body, losses: Losses) -> bool:
         if what not in ("reasoning.encrypted_content", "message.output_text.logprobs"):
             losses.drop("include")
     return "message.output_text.logprobs" in included
-
-
-def _read_tier(body: Body, losses: Losses) -> Tier | None:
-    word = fields.text(body, "service_tier")
-    if word is not None and word not in TIERS:
-        losses.drop("service_tier")
-    return TIERS.get(word or "")

@@ -1,6 +1,5 @@
 """The request that a provider gets: a client's own, passed on, or one written from the middle."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -23,13 +22,13 @@ from tollgate.wire.content import (
     ToolResult,
     Turn,
 )
+from tollgate.wire.openai.shared import write_user
 from tollgate.wire.openai.words import TIERS_WRITTEN
 from tollgate.wire.responses.words import HOME, kind_of
 from tollgate.wire.scope import Losses, NotCarried, Rule, Scope
 
 stream_type = "text/event-stream"
 MAX_CALL_ID_CHARS = 64
-MAX_USER_CHARS = 64
 LEAST_OUTPUT_TOKENS = 16
 OWN_ID = "tg"  # in the ids of items that tollgate has made: after `rs_`, `msg_`, `fc_`, `ctc_`
 
@@ -137,7 +136,7 @@ def write_prompt(prompt: Prompt, *, model: str, max_output_tokens: int | None, q
         "temperature": prompt.temperature,
         "top_p": prompt.top_p,
         "service_tier": None if prompt.service_tier is None else TIERS_WRITTEN[prompt.service_tier],
-        "user": None if prompt.user is None else _write_user(prompt.user),
+        "user": None if prompt.user is None else write_user(prompt.user),
         "stream": prompt.stream or None,
     }
     return {field: value for field, value in sent.items() if value is not None}
@@ -200,8 +199,7 @@ def _write_part(part: Part, losses: Losses) -> Body:
             image = part.url or f"data:{part.media_type or 'image/png'};base64,{part.data}"
             return {"type": "input_image", "image_url": image, "detail": part.detail or "auto"}
         case Document() if part.text is not None:
-            title = f' title="{part.name}"' if part.name else ""
-            return {"type": "input_text", "text": f"<document{title}>\n{part.text}\n</document>"}
+            return {"type": "input_text", "text": neutral.document_text(part)}
         case Document() if part.url is not None:
             if part.name is not None:  # the address names the file
                 losses.drop(part.path, "name")
@@ -255,8 +253,3 @@ def _write_thinking(prompt: Prompt) -> Body | None:
     effort = neutral.effort_of(thinking)
     written: Body = {} if effort is None else {"effort": effort}
     return written if thinking.visible is False or thinking.off else {**written, "summary": "auto"}
-
-
-def _write_user(user: str) -> str:
-    """A name that is too long becomes its digest, which tells users apart just as well."""
-    return user if len(user) <= MAX_USER_CHARS else hashlib.sha256(user.encode()).hexdigest()
