@@ -8,7 +8,7 @@ from tollgate.wire.content import Choice, Citation, Delta, Part, Reasoning, Refu
 from tollgate.wire.failures import unreadable
 from tollgate.wire.logprobs import read_logprobs
 from tollgate.wire.neutral import Mark, parse
-from tollgate.wire.openai.prompt import google_signature
+from tollgate.wire.openai.thoughts import google_signature
 from tollgate.wire.openai.usage import meter_usage
 from tollgate.wire.openai.words import DONE, FORMATS
 
