@@ -76,7 +76,10 @@ def _google(version: str) -> tuple[Route, ...]:
     return (
         Route(f"{path}:generateContent", "gemini", endpoint, _generate),
         Route(f"{path}:streamGenerateContent", "gemini", endpoint, _stream_generate, stream_form=_array_unless_sse),
-        Route(f"{path}:countTokens", "gemini", "/v1beta/models/{model}:countTokens", _generate),
+        *(
+            Route(f"{path}:{method}", "gemini", f"/v1beta/models/{{model}}:{method}", _generate)
+            for method in ("countTokens", "embedContent", "batchEmbedContents")
+        ),
     )
 
 
@@ -96,6 +99,8 @@ ROUTES: tuple[Route, ...] = (
     *_google("v1beta"),
     Route("/api/chat", "ollama", complete=_ollama_chat),
     Route("/api/generate", "ollama", complete=_ollama_generate),
+    Route("/api/embed", "ollama"),
+    Route("/api/embeddings", "ollama"),
 )
 
 

@@ -54,6 +54,18 @@ EXAMPLES: dict[str, Example] = {
         for version, model in (("v1", "sandbox"), ("v1beta", "sandbox-gemini/sandbox"))
         for method in ("generateContent", "streamGenerateContent")
     },
+    "/api/embed": Example({"model": "sandbox", "input": ["Hello", "who is there?"]}),
+    "/api/embeddings": Example({"model": "sandbox", "prompt": "Hello"}),
+    **{
+        f"/{version}/models/{{model:path}}:{method}": Example(
+            body, path=f"/{version}/models/sandbox:{method}", endpoint=f"/v1beta/models/{{model}}:{method}"
+        )
+        for version in ("v1", "v1beta")
+        for method, body in (
+            ("embedContent", {"content": {"parts": [{"text": "Hello"}]}}),
+            ("batchEmbedContents", {"requests": [{"content": {"parts": [{"text": "Hello"}]}}]}),
+        )
+    },
     **{
         f"/{version}/models/{{model:path}}:countTokens": Example(
             {"contents": [{"parts": [{"text": "Hello, who is there?"}]}]},

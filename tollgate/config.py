@@ -494,7 +494,7 @@ def _sandbox(name: str, protocol: Dialect, base_url: str) -> Provider:
         connect_timeout_seconds=10,
         max_retries=0,
         price_provider="sandbox",
-        endpoints=SERVED[protocol],
+        endpoints=SERVED[protocol] - {"embed_content", "batch_embed_contents"},  # made by its twin of OpenAI's protocol
         builtin="sandbox",
     )
 

@@ -75,7 +75,7 @@ def plan(
     options: list[Option] = []
     refusal: Refusal | None = None
     for name in (model, *config.routing.fallbacks.get(model, ())):
-        for provider, upstream_model in _servers(name, endpoint.dialect, config, chances):
+        for provider, upstream_model in _servers(name, endpoint, config, chances):
             protocol = endpoint.protocol(provider.protocol, provider.endpoints)
             if protocol is None:
                 refusal = refusal or _not_served(model, endpoint)
@@ -127,16 +127,19 @@ def _chances(draw: float) -> Iterator[float]:
     yield from iter(Random(draw).random, None)  # noqa: S311  (balancing, not secrecy)
 
 
-def _servers(model: str, dialect: Dialect, config: Config, chances: Iterator[float]) -> Iterator[tuple[Provider, str]]:
+def _servers(
+    model: str, endpoint: Endpoint, config: Config, chances: Iterator[float]
+) -> Iterator[tuple[Provider, str]]:
     prefix, slash, rest = model.partition("/")
     named = config.providers.get(prefix) if slash else None
     if named is not None and named.serves(rest):
         yield named, rest
         return
+    dialect = endpoint.dialect
     serving = [provider for provider in config.providers.values() if provider.serves(model)]
-    if any(provider.builtin and provider.protocol == dialect for provider in serving):
-        # the sandbox is there once per dialect; its twin would only translate what this one says itself
-        serving = [provider for provider in serving if not provider.builtin or provider.protocol == dialect]
+    twins = [one for one in serving if one.builtin and endpoint.protocol(one.protocol, one.endpoints) == dialect]
+    if twins:  # the sandbox is there once per dialect; others would only translate what these say themselves
+        serving = [provider for provider in serving if not provider.builtin or provider in twins]
     yield from ((provider, model) for provider in ORDERS[config.routing.default](serving, dialect, chances))
 
 

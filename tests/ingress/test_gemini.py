@@ -125,7 +125,8 @@ async def test_a_method_that_google_has_and_we_have_not_is_told_those_there_are(
     response = await gateway.bearer("acme").request("POST", "/v1beta/models/house/llama:8b:foo", BODY)
 
     assert response.error["message"] == (
-        "There is no method 'foo' of models here; there are generateContent, streamGenerateContent, countTokens."
+        "There is no method 'foo' of models here; there are generateContent, streamGenerateContent, countTokens, "
+        "embedContent, batchEmbedContents."
     )
 
 
@@ -236,14 +237,14 @@ async def test_the_sdk_gets_an_answer_of_any_provider(gateway: Gateway, google: 
     gateway.worker.script = served_by(provider, orjson.dumps(UNARY[provider]))
 
     answer = await google.models.generate_content(
-        model="sandbox", contents="Hi", config=types.GenerateContentConfig(max_output_tokens=9, temperature=0)
+        model="sandbox", contents="Hi", config=types.GenerateContentConfig(max_output_tokens=16, temperature=0)
     )
 
     assert answer.text == "Hello wörld 🌍"
     assert answer.candidates[0].finish_reason is types.FinishReason.STOP
     assert answer.usage_metadata.total_token_count
     (event,) = gateway.worker.accepted
-    assert gateway.worker.body_of(event)["generationConfig"] == {"maxOutputTokens": 9, "temperature": 0}
+    assert gateway.worker.body_of(event)["generationConfig"] == {"maxOutputTokens": 16, "temperature": 0}
 
 
 @pytest.mark.parametrize("provider", ["gemini", "openai", "anthropic", "responses"])

@@ -25,6 +25,13 @@ BODIES = {
     "/v1/audio/translations": {"model": "m", "file": FILE},
     "/v1/messages/count_tokens": {"model": "m", "messages": [{"role": "user", "content": "Hi"}]},
     "/v1beta/models/{model}:countTokens": {"model": "m", "contents": [{"parts": [{"text": "Hi"}]}]},
+    "/v1beta/models/{model}:embedContent": {"model": "m", "content": {"parts": [{"text": "Hi"}]}},
+    "/v1beta/models/{model}:batchEmbedContents": {
+        "model": "m",
+        "requests": [{"model": "models/m", "content": {"parts": [{"text": "Hi"}]}}],
+    },
+    "/api/embed": {"model": "m", "input": ["a", "b"]},
+    "/api/embeddings": {"model": "m", "prompt": "a"},
 }
 SERVICES = [path for path, endpoint in ENDPOINTS.items() if endpoint.service is not None]
 TEXT_USAGE = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24}
@@ -32,7 +39,7 @@ TEXT_USAGE = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24}
 
 def start(path, **change):
     return ENDPOINTS[path].exchange(
-        "anthropic" if "messages" in path else "openai",
+        ENDPOINTS[path].dialect,
         BODIES[path] | change,
         request_id=REQUEST_ID,
         model="upstream",

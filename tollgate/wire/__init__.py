@@ -92,6 +92,9 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Meta(description="The usage says what the call cost, as OpenRouter, Perplexity or xAI do; it is believed."),
     ] = False
+    embeds_by_prediction: Annotated[
+        bool, Meta(description="Embeddings are asked for by `:predict`, as those of Vertex AI are.")
+    ] = False
     key_header: Annotated[
         str, Meta(description="The header that holds the key by itself, instead of the protocol's own.")
     ] = ""

@@ -20,6 +20,7 @@ from tollgate.wire.services.completions import Completions
 from tollgate.wire.services.count_content_tokens import CountContentTokens
 from tollgate.wire.services.count_tokens import CountTokens
 from tollgate.wire.services.counts import Counts
+from tollgate.wire.services.embedding import BatchEmbedContents, EmbedContent, Embedding, OllamaEmbed, OllamaEmbeddings
 from tollgate.wire.services.embeddings import Embeddings
 from tollgate.wire.services.images import Images
 from tollgate.wire.services.moderations import Moderations
@@ -35,6 +36,10 @@ EndpointName = Literal[
     "ollama_generate",
     "completions",
     "embeddings",
+    "embed_content",
+    "batch_embed_contents",
+    "ollama_embed",
+    "ollama_embeddings",
     "images",
     "moderations",
     "speech",
@@ -48,7 +53,7 @@ EndpointName = Literal[
 class Endpoint(msgspec.Struct, frozen=True):
     """One kind of request. `path` is its name in events and books, `name` that in `gateway.yaml`.
 
-    `service` is None for a conversation; a service is asked in the dialect of its clients only.
+    `service` is None for a conversation; a service is asked in the dialect of its clients only, but for embeddings.
     """
 
     name: EndpointName
@@ -64,6 +69,8 @@ class Endpoint(msgspec.Struct, frozen=True):
         """In which protocol a provider of `protocol` is asked that serves the endpoints `served`; None: it is not."""
         if self.name in served:
             return self.dialect
+        if self.service is not None and issubclass(self.service, Embedding):
+            return next((dialect for name, dialect in _EMBEDDINGS.items() if name in served), None)
         return protocol if self.service is None else None
 
     @property
@@ -82,6 +89,8 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     def cannot_carry(self, protocol: Dialect, body: Body, *, model: str, quirks: Quirks) -> Refusal | None:
         """Why a request cannot go to a model behind `protocol`; None if it can."""
+        if self.service is not None and issubclass(self.service, Embedding):
+            return self.service.cannot_carry(protocol, body, model=model, quirks=quirks)
         if self.service is not None:
             return None
         return cannot_carry(self.dialect, protocol, body, model=model, quirks=quirks)
@@ -98,6 +107,9 @@ class Endpoint(msgspec.Struct, frozen=True):
         quirks: Quirks,
     ) -> Exchange:
         """One attempt at a request that `ask` has accepted. Raises what `cannot_carry` returns."""
+        service = self.service
+        if service is not None and issubclass(service, Embedding) and not service.at_home(protocol, quirks):
+            return service.translation(protocol, body, model=model, quirks=quirks)
         if self.service is not None:
             return self.service.exchange(
                 body,
@@ -119,6 +131,13 @@ class Endpoint(msgspec.Struct, frozen=True):
         )
 
 
+# Who serves one of these makes embeddings, and is asked for them in this protocol
+_EMBEDDINGS: Mapping[EndpointName, Dialect] = {
+    "embeddings": "openai",
+    "batch_embed_contents": "gemini",
+    "ollama_embed": "ollama",
+}
+
 _ALL = (
     Endpoint("chat", "/v1/chat/completions", "openai"),
     Endpoint("messages", "/v1/messages", "anthropic"),
@@ -128,6 +147,10 @@ _ALL = (
     Endpoint("ollama_generate", "/api/generate", "ollama"),
     Endpoint("completions", "/v1/completions", "openai", Completions),
     Endpoint("embeddings", "/v1/embeddings", "openai", Embeddings),
+    Endpoint("embed_content", "/v1beta/models/{model}:embedContent", "gemini", EmbedContent),
+    Endpoint("batch_embed_contents", "/v1beta/models/{model}:batchEmbedContents", "gemini", BatchEmbedContents),
+    Endpoint("ollama_embed", "/api/embed", "ollama", OllamaEmbed),
+    Endpoint("ollama_embeddings", "/api/embeddings", "ollama", OllamaEmbeddings),
     Endpoint("images", "/v1/images/generations", "openai", Images),
     Endpoint("moderations", "/v1/moderations", "openai", Moderations),
     Endpoint("speech", "/v1/audio/speech", "openai", Speech),
@@ -156,6 +179,6 @@ SERVED: Mapping[Dialect, frozenset[EndpointName]] = {
     ),
     "anthropic": frozenset({"messages", "count_tokens"}),
     "responses": frozenset({"responses"}),
-    "gemini": frozenset({"generate_content", "count_content_tokens"}),
-    "ollama": frozenset({"ollama_chat", "ollama_generate"}),
+    "gemini": frozenset({"generate_content", "count_content_tokens", "embed_content", "batch_embed_contents"}),
+    "ollama": frozenset({"ollama_chat", "ollama_generate", "ollama_embed", "ollama_embeddings"}),
 }

@@ -1,4 +1,4 @@
-"""Embeddings, `POST /v1/embeddings`: vectors as numbers, or as base64 of 32-bit floats in little-endian order.
+"""OpenAI's embeddings, `POST /v1/embeddings`: vectors as numbers, or as base64 of 32-bit floats in little-endian order.
 
 A client gets the form that it asked for, also from a provider that knows only the other.
 """
@@ -11,15 +11,18 @@ from array import array
 from tollgate.events import Usage
 from tollgate.wire import Ask, Body, Extras, Meter, Quirks, fields, neutral
 from tollgate.wire.failures import unreadable
-from tollgate.wire.services import JsonService, input_bound
+from tollgate.wire.services import input_bound, vectors
+from tollgate.wire.services.embedding import Embedding
 from tollgate.wire.stated import stated_cost_pusd
 
 _FORMATS = ("float", "base64")
 _NEUTRAL = frozenset({"dimensions", "encoding_format", "input", "input_type", "model", "truncation", "user"})
 
 
-class Embeddings(JsonService):
+class Embeddings(Embedding):
     path = "/embeddings"
+    dialect = "openai"
+    form = vectors.OPENAI
 
     @staticmethod
     def ask(body: Body) -> Ask:
@@ -60,6 +63,13 @@ class Embeddings(JsonService):
             meter.usage = Usage(input_tokens=counted)
             meter.usage_raw = neutral.compact(block)
             meter.stated_cost_pusd = stated_cost_pusd(block) if self.quirks.states_cost else None
+
+    def answer_body(self, found: vectors.Vectors, meter: Meter, texts: vectors.Texts) -> Body:
+        answer = super().answer_body(found, meter, texts)
+        wanted = self.body.get("encoding_format") or "float"
+        for item in answer["data"]:
+            item["embedding"] = _as(wanted, item["embedding"])
+        return answer
 
     def add_extras(self, answer: Body, extras: Extras) -> None:
         super().add_extras(answer, extras)
