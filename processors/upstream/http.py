@@ -17,6 +17,8 @@ from tollgate.wire.rate_limits import Window, windows
 MAX_CONNECTIONS = 4_000  # of all providers together; more calls than this wait for one
 KEEP_ALIVE_S = 60.0
 UNAUTHORIZED = 401
+FAILED = 300  # and above
+MIN_SECRET_BYTES = 8  # what is shorter is a word that an error may well hold
 
 _HEADERS = {"accept-encoding": "identity", "user-agent": "tollgate"}
 
@@ -65,7 +67,7 @@ class HttpTransport:
             raise ProviderError("timeout", f"no answer from {self._host} in time") from error
         except aiohttp.ClientError as error:
             raise ProviderError("cut", f"{self._host} ended the connection before its answer") from error
-        answer = _HttpAnswer(response, self._host)
+        answer = _HttpAnswer(response, self._host, _secrets(authorised))
         if response.status == UNAUTHORIZED:
             credential.rejected()
         self.limits = windows(answer.headers) or self.limits
@@ -78,14 +80,30 @@ class HttpTransport:
         """The session is shared, and closed by whoever made it."""
 
 
+def _secrets(authorised: Mapping[str, str]) -> tuple[bytes, ...]:
+    """What a failure must not repeat: values of the credential's headers, and the token behind a word (`Bearer`)."""
+    values = [part.encode() for value in authorised.values() for part in (value, value.rpartition(" ")[2])]
+    return tuple(value for value in values if len(value) >= MIN_SECRET_BYTES)
+
+
 class _HttpAnswer:
-    def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
+    """Of a failure the credential is taken out, for its text may go to the client."""
+
+    def __init__(self, response: aiohttp.ClientResponse, host: str, secrets: tuple[bytes, ...]) -> None:
         self._response = response
         self._host = host
+        self._secrets = secrets
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
     async def read(self) -> bytes:
+        body = await self._read()
+        if self.status >= FAILED:
+            for secret in self._secrets:
+                body = body.replace(secret, b"[removed]")
+        return body
+
+    async def _read(self) -> bytes:
         length = self._response.content_length
         if length is not None and length <= MAX_ANSWER_BYTES:
             try:

@@ -9,9 +9,12 @@ from aiohttp.test_utils import TestServer
 from tests.processors.support import always
 from tollgate.config import Account, Provider
 from tollgate.processors.metrics import WorkerMetrics
+from tollgate.processors.upstream.credentials.keys import StaticKey
 from tollgate.processors.upstream.http import HttpTransport, new_session
 from tollgate.wire import UpstreamRequest
 from tollgate.wire.rate_limits import Window
+
+OWN_KEY = "in-a-form-that-nobody-knows"
 
 
 class Credential:
@@ -37,7 +40,7 @@ class Upstream:
     async def answer(self, request: web.Request) -> web.Response:
         await request.read()
         self.seen.append(request)
-        return web.json_response({}, status=self.status, headers=self.headers)
+        return web.json_response({"heard": dict(request.headers)}, status=self.status, headers=self.headers)
 
 
 @pytest.fixture
@@ -120,3 +123,14 @@ async def test_limits_are_shown_by_account_and_only_those_with_a_known_name(tran
     assert [(sample.labels, sample.value) for sample in family.samples] == [
         ({"provider": "p", "account": "main", "counts": "requests"}, 0.25)
     ]
+
+
+@pytest.mark.parametrize(("status", "is_repeated"), [(200, True), (400, False), (500, False)])
+async def test_a_failure_does_not_repeat_the_credential(upstream, transport, status, is_repeated):
+    upstream.status = status
+    transport.credential = StaticKey({"authorization": f"Own {OWN_KEY}"})
+    request = UpstreamRequest(method="POST", path="/chat", headers={}, body=b"{}", stream=False)
+    async with transport.send(request, request_id="r") as answer:
+        body = await answer.read()
+    assert (OWN_KEY.encode() in body) == is_repeated
+    assert b"x-request-id" in body.lower()  # all else is told
