@@ -199,7 +199,10 @@ class Worker:
         if isinstance(event, RequestAccepted):
             self.accepted.append(event)
             self.request_came.set()
-            await self.script(self, event)
+            try:
+                await self.script(self, event)
+            except Exception as error:  # its client is told, and does not wait for its deadline
+                self.replies.give_up(Refusal(500, "script_failed", repr(error), type="api_error"))
         elif isinstance(event, CancelRequested):
             self.cancelled.append(event)
             self.cancel_came.set()
