@@ -28,7 +28,8 @@ class Probes:
 
     async def root(self, incoming: Incoming) -> Answer:
         """`GET /`, `HEAD /`: clients look here first whether there is anything at all."""
-        return json_answer(200, {"service": "tollgate", "openai": "/v1", "anthropic": "/", "health": "/healthz"})
+        base = {"openai": "/v1", "anthropic": "/", "google": "/", "ollama": "/"}
+        return json_answer(200, {"service": "tollgate", **base, "health": "/healthz"})
 
     async def health(self, incoming: Incoming) -> Answer:
         """`GET /healthz`, `GET /health`: the process is alive."""
