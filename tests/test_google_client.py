@@ -70,6 +70,9 @@ async def test_an_answer_a_stream_and_an_error_of_each_protocol_are_in_the_books
     elsewhere = await models.count_tokens(model="sandbox/sandbox", contents="one two three")
     assert elsewhere.total_tokens == 3 + 4 + count(["one two three"]), "counted here, where no provider can"
 
+    embedded = await models.embed_content(model="sandbox", contents=["one", "two"])
+    assert len(embedded.embeddings) == 2 and embedded.embeddings[0].values
+
     books = await open_sql(tmp_path, gateway.log)
     rows = books.execute(
         "select provider, status, count(*), min(output_tokens), min(reasoning_tokens) from usage "
