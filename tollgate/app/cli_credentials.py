@@ -25,11 +25,11 @@ Account = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's n
 COLUMNS = ("provider", "account", "source", "kind", "last four", "set at", "by")
 
 
-@app.command("set")
+@app.command("set", context_settings={"allow_extra_args": True})
 def set_credential(
+    context: typer.Context,
     provider: Provider,
     account: Account = "main",
-    beside: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     kind: Annotated[
         Literal["api-key", "oauth", "google", "aws"],
         typer.Option(help="api-key: the key itself; google: a service account's key file; oauth, aws: a JSON object."),
@@ -41,7 +41,7 @@ def set_credential(
     OAuth: {"token_url", "client_id", "client_secret" or "refresh_token", "scope", "audience"}. AWS: {"access_key_id",
     "secret_access_key", "session_token", "region", "role_arn", "external_id"}.
     """
-    if beside:  # what stands there may be the secret: it is not echoed
+    if context.args:  # what stands there may be the secret: it is not echoed
         raise UsageError(
             "a credential is not taken from the command line, where the shell's history and every process can see it; "
             "pipe it in, or type it when asked, and have one replaced that was written there"
