@@ -135,6 +135,22 @@ def test_one_vector_is_asked_for_and_given_in_the_forms_that_know_one():
     assert orjson.loads(at_home.request.body) == {"model": "up", "prompt": "one", "options": {"a": 1}}
 
 
+@pytest.mark.parametrize(("quirks", "cost"), [(Quirks(states_cost=True), 10**10), (Quirks(), None)])
+def test_a_cost_that_the_provider_states_is_known_whoever_asked(quirks, cost):
+    exchange = ENDPOINTS["/api/embed"].exchange(
+        "openai",
+        ASKED["/api/embed"],
+        request_id=REQUEST_ID,
+        model="up",
+        max_output_tokens=None,
+        headers={},
+        quirks=quirks,
+    )
+    answer = PROVIDERS["openai"][2]
+    exchange.answer(orjson.dumps(answer | {"usage": answer["usage"] | {"cost": 0.01}}))
+    assert exchange.meter.stated_cost_pusd == cost
+
+
 def test_a_client_of_openais_gets_base64_of_any_provider():
     exchange = start("/v1/embeddings", "ollama", encoding_format="base64")
     exchange.answer(orjson.dumps(PROVIDERS["ollama"][2]))

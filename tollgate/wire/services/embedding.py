@@ -16,6 +16,7 @@ from tollgate.wire.neutral import parse
 from tollgate.wire.scope import Losses, NotCarried
 from tollgate.wire.services import JSON, JsonService, input_bound, vectors, without_extensions
 from tollgate.wire.services.vectors import Form, Texts, form_of
+from tollgate.wire.stated import stated_cost_pusd
 
 
 class Embedding(JsonService):
@@ -98,6 +99,9 @@ class _Translation:
         if isinstance(model, str) and model:
             self.meter.served_model = model
         self._vectors = self._provider.vectors(answer, self.meter)
+        block = answer.get("usage")
+        if self._client.quirks.states_cost and isinstance(block, dict):
+            self.meter.stated_cost_pusd = stated_cost_pusd(block)
         if len(self._vectors) != len(self._texts.texts):
             raise failures.unreadable(f"it has {len(self._vectors)} embeddings of {len(self._texts.texts)} texts")
         self.meter.finish_reason = "done"
