@@ -7,6 +7,7 @@ missing and none is there twice, whether a gateway runs or not.
 import csv
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -151,10 +153,27 @@ async def _tails(log: Log | None, fold: Fold) -> dict[str, Any]:
 
 
 def _write_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*("NULL" if value is None else printable(_word(value), keep="\n") for value in row))
-    Console(file=stream, width=TABLE_WIDTH, markup=False, highlight=False).print(table)
+    """A table; where a terminal is too narrow for it, a table of its own for each row, column by column."""
+    words = [["NULL" if value is None else printable(_word(value), keep="\n") for value in row] for row in rows]
+    if stream.isatty() and _width([columns, *words]) > shutil.get_terminal_size().columns:
+        tables = [Table(show_header=False) for _ in words]
+        for table, row in zip(tables, words, strict=True):
+            for column, word in zip(columns, row, strict=True):
+                table.add_row(column, word)
+    else:
+        tables = [Table(*columns)]
+        for row in words:
+            tables[0].add_row(*row)
+    console = Console(file=stream, width=TABLE_WIDTH, markup=False, highlight=False)
+    for table in tables:
+        console.print(table)
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    """How wide a table of these rows is, with its lines: each cell has a blank at both sides."""
+    widths: list[list[int]] = [[max(map(cell_len, word.split("\n"))) for word in row] for row in rows]
+    across: list[int] = [max(column) + 3 for column in zip(*widths, strict=True)]
+    return sum(across) + 1
 
 
 def _write_csv(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -347,3 +347,15 @@ async def test_a_table_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.
     await sql.run("SELECT 'gpt' || chr(27) || '[2J' AS model", data=tmp_path)
     out = capsys.readouterr().out
     assert "\x1b" not in out and "gpt\\x1b[2J" in out
+
+
+@pytest.mark.parametrize(("width", "lines"), [("80", 6), ("20", 8)])
+async def test_rows_that_do_not_fit_the_terminal_have_a_table_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: str, lines: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    await sql.run("SELECT 'sandbox' AS model, i AS requests FROM range(2) AS counted(i)", data=tmp_path)
+    out = capsys.readouterr().out
+    assert out.count("sandbox") == 2 and len(out.splitlines()) == lines
+    assert max(map(len, out.splitlines())) <= int(width) + 2
