@@ -62,7 +62,7 @@ async def test_a_managed_account_has_none_until_it_is_set_and_none_again_when_it
     providers = Providers()
     async with serving(providers) as url, running(tmp_path, url) as client:
         assert (await ask(client)).status == 502
-        assert "no credential has been set for one/main; 'tollgate credentials set one'" in caplog.text
+        assert "no credential has been set for one/main; 'tollgate credentials set one main'" in caplog.text
         await give(client, "key-1")
         assert (await ask(client)).status == 200
         assert (await client.request("DELETE", PLACE)).status == 200

@@ -44,5 +44,6 @@ def credential_of(provider: Provider, account: Account, session: aiohttp.ClientS
     if account.aws is not None:
         return AwsCredential(name, account.aws)
     if account.managed:
-        return Missing(f"no credential has been set for {name}; 'tollgate credentials set {provider.name}' does that")
+        how = f"tollgate credentials set {provider.name} {account.name}"
+        return Missing(f"no credential has been set for {name}; '{how}' does that")
     return NoKey()
