@@ -4,7 +4,7 @@ import re
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.wire import recordings
@@ -87,6 +87,8 @@ def test_the_share_left_is_that_of_the_limit_nearest_its_end():
     assert share_left((Window("tokens", 7, 5),)) == 1.0
 
 
+@example({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "253402300800"})
+@example({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9" * 400})
 @given(
     st.dictionaries(
         st.from_regex(

@@ -84,7 +84,11 @@ def _wait_s(text: str | None, headers: Mapping[str, str]) -> float | None:
         number = float(text)
         if number < _FIRST_UNIX_S:
             return number
-        return _until(datetime.fromtimestamp(number / (1000 if number >= _FIRST_UNIX_MS else 1), UTC), headers)
+        try:
+            moment = datetime.fromtimestamp(number / (1000 if number >= _FIRST_UNIX_MS else 1), UTC)
+        except (OverflowError, ValueError, OSError):  # after the year 9999
+            return None
+        return _until(moment, headers)
     if (match := _DURATION.fullmatch(text)) is not None:
         days, hours, minutes, seconds, millis = (float(part or 0) for part in match.groups())
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds + millis / 1000
