@@ -471,6 +471,38 @@ _OLLAMA: dict[str, Any] = {
     "thoughts": _local(_said("Why?"), _said("So.", "assistant", thinking="Hm"), _said("More"), think=True),
 }
 
+_LOOK = {"function": {"name": "weather", "arguments": {"city": "Paris"}}}
+_TIME = {"function": {"name": "time", "arguments": {}}}
+
+_OLLAMA: dict[str, Any] = {
+    "system texts": _chat({"role": "system", "content": "Be brief."}, _said("Hi")),
+    "a stream": _chat(stream=True),
+    "a prompt": {"model": "m", "prompt": "Hi", "system": "Be brief.", "suffix": "", "context": [], "raw": False},
+    "sampling": _chat(options={"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["x", "y"], "num_predict": 100}),
+    "other sampling": _chat(options={"top_k": 3, "presence_penalty": 0.5, "frequency_penalty": 0.5}),
+    "how the model is run": _chat(options={"num_ctx": 4096, "mirostat": 1}, keep_alive="5m", truncate=True),
+    "calls and results": _chat(
+        _said("?"),
+        {"role": "assistant", "content": "", "thinking": "Hm", "tool_calls": [_LOOK, _TIME, {"id": "call_9", **_LOOK}]},
+        {"role": "tool", "tool_call_id": "call_9", "content": "Snow"},
+        {"role": "tool", "tool_name": "time", "content": "Noon"},
+        {"role": "tool", "content": "Rain"},
+        tools=[_TOOL],
+    ),
+    "results without names": _chat(
+        _said("?"),
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [_LOOK]},
+        {"role": "tool", "content": "Rain"},
+        tools=[_TOOL],
+    ),
+    "an image": _chat({"role": "user", "content": "See", "images": [PNG]}),
+    "a form of the answer": _chat(format=ANSWER),
+    "any JSON": _chat(format="json"),
+    "thinking": _chat(think="high", options={"num_predict": 9000}),
+    "no thinking": _chat(think=False),
+    "probabilities": _chat(logprobs=True, top_logprobs=2),
+}
+
 REQUESTS: dict[Dialect, dict[str, Any]] = {
     "openai": _OPENAI,
     "anthropic": _ANTHROPIC,
