@@ -173,18 +173,21 @@ def kafka_second_worker(site: Site) -> Iterator[Figure]:
         keys = [site.create_key(name) for name in _organisations(site)]
         targets = [site.through(UNARY, key) for key in keys]
         _press(site, targets, UNARY_REQUESTS)
-        both = [_press(site, targets, UNARY_REQUESTS)[0] for _ in range(site.rounds)]
+        both = [_press(site, targets, UNARY_REQUESTS) for _ in range(site.rounds)]
         assert site.partitions(second)
     finally:
         site.stop_worker("worker-2")
     (first,) = site.workers.values()
     _until(lambda: len(site.partitions(first)) == _partitions(), "one worker owns everything")
-    alone = [_press(site, targets, UNARY_REQUESTS)[0] for _ in range(site.rounds)]
+    alone = [_press(site, targets, UNARY_REQUESTS) for _ in range(site.rounds)]
     yield figure(
         "unary requests of two organisations: two workers, beside one",
         "1/s",
-        [UNARY_REQUESTS / outcome.seconds for outcome in both],
-        [UNARY_REQUESTS / outcome.seconds for outcome in alone],
+        [UNARY_REQUESTS / outcome.seconds for outcome, _ in both],
+        [UNARY_REQUESTS / outcome.seconds for outcome, _ in alone],
+    )
+    yield figure(
+        "CPU of the workers per 1,000 of them: two, beside one", "s", _of_workers(site, both), _of_workers(site, alone)
     )
 
 
@@ -272,6 +275,13 @@ def _press(site: Site, targets: list[Target], requests: int) -> tuple[Outcome, d
     before = site.cpu_s()
     outcome = load(Order(targets=targets, requests=requests, concurrency=CONCURRENCY // len(targets)))
     return outcome, {name: used_s - before[name] for name, used_s in site.cpu_s().items()}
+
+
+def _of_workers(site: Site, rounds: list[tuple[Outcome, dict[str, float]]]) -> list[float]:
+    """CPU seconds per 1,000 requests, of all workers together."""
+    return [
+        sum(used_s for name, used_s in used.items() if name in site.names) / UNARY_REQUESTS * 1000 for _, used in rounds
+    ]
 
 
 def _partition(organisation: str = "default") -> int:

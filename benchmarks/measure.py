@@ -67,7 +67,8 @@ class Bench:
 
 
 def latency(bench: Bench) -> Iterator[Figure]:
-    """What a caller waits longer, at a rate that keeps nothing busy."""
+    """What a caller waits longer, at a rate that keeps nothing busy; the disk's share of it are two forced writes."""
+    yield figure("forced write of 8 KiB p50", "ms", [percentile(bench.gateway.forced_writes_ms(), 50)])
     outcomes = [bench.side_by_side(UNARY) for _ in range(bench.rounds)]
     direct, through = ([outcome.times[side].latency_ms for outcome in outcomes] for side in (0, 1))
     at = f"unary, {RATE_PER_S:.0f}/s"

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,6 +114,18 @@ class Gateway:
         """End it by the signal and start it again; return the seconds from the start to the first `/readyz` of 200."""
         self.process.stop(number)
         return self.start()
+
+    def forced_writes_ms(self, writes: int = 200) -> list[float]:
+        """How long the disk of its data takes for 8 KiB, one write after the other."""
+        times_ms = []
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            for _ in range(writes):
+                began = time.perf_counter()
+                os.write(file.fileno(), bytes(8192))
+                os.fdatasync(file.fileno())
+                times_ms.append((time.perf_counter() - began) * 1000)
+                time.sleep(POLL_S)
+        return times_ms
 
     def _start(self) -> Process:
         process = Process(

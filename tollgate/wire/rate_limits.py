@@ -44,6 +44,8 @@ def windows(headers: Mapping[str, str]) -> tuple[Window, ...]:
     """The limits that an answer's headers (names in lower case) tell. The unreadable is left out."""
     found: dict[str, dict[str, str]] = {}
     for name, value in headers.items():
+        if "ratelimit" not in name:
+            continue
         match = next((match for form in _FORMS if (match := form.fullmatch(name))), None)
         if match is not None and len(found) < MAX_WINDOWS:
             groups = match.groupdict()
