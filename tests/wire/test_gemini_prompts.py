@@ -832,7 +832,9 @@ def test_a_request_with_wrong_types_goes_to_gemini_or_is_refused(draws, dialect)
     whole = WHOLE[dialect]
     assert cannot_carry(dialect, "gemini", whole, model=NEWEST) is None
 
-    body = draws.draw(wrong_inside(whole, ODD))
+    # What a file holds is not looked into: a text that is no base64 is the provider's to refuse.
+    odd = ["text" if value in ("x", "base64") else value for value in ODD]
+    body = draws.draw(wrong_inside(whole, odd))
 
     if cannot_carry(dialect, "gemini", body, model=NEWEST) is None:
         exchange = exchange_for(
