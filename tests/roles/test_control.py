@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from tests.roles.site import Process, Site
+from tests.app.test_reload import Providers
+from tests.roles.site import PRICES, Process, Site
 from tollgate.control import OFFSET_HEADER
 from tollgate.events import ControlTaken, decode
 from tollgate.log.kafka import KafkaLog
@@ -18,6 +21,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.crash]
 
 TAKE_OVER_S = 30.0  # on a busy machine
 ASLEEP_S = 3.0
+MANAGED = "{name: main, managed: true}"
 
 
 @pytest.fixture
@@ -75,6 +79,39 @@ async def test_what_is_changed_through_one_ingress_is_so_on_the_other(site: Site
     assert status == 200
     for ingress in (one, other):
         assert await models(site, ingress, key) == 401
+
+
+async def test_a_provider_that_is_written_down_and_a_credential_that_is_set_count_in_every_process(site: Site):
+    """Without a restart of any: its models at both ingresses, its calls and its credential at the worker."""
+    one, other = (site.start("ingress", name) for name in ("ingress-1", "ingress-2"))
+    worker = site.start("worker", "worker-1")
+    await site.ready(one, other, worker)
+    providers = Providers()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", providers.answer)
+    async with TestServer(app) as server:
+        file = site.folder / "gateway.yaml"
+        mine = f"{{protocol: openai, base_url: '{server.make_url('/v1')}', models: [mine], accounts: [{MANAGED}]}}"
+        file.write_text(file.read_text().replace("providers:\n", f"providers:\n  mine: {mine}\n"))
+        (site.folder / "pricing.yaml").write_text(PRICES + '  "mine/*": {input: 1.00, output: 1.00}\n')
+        worker.kill(signal.SIGHUP)
+        async with asyncio.timeout(TAKE_OVER_S):
+            for ingress in (one, other):
+                while (await site.manage(ingress, "GET", "/v1/models/mine"))[0] != 200:
+                    await asyncio.sleep(0.1)
+            while (await site.ask(one, "mine"))[0] == 404:  # of a worker that has not read it yet
+                await asyncio.sleep(0.1)
+        for number in ("1", "2"):
+            place = "/v1/credentials/mine/main"
+            status, headers, _ = await site.manage(one, "PUT", place, {"api_key": f"sk-canary-{number}"})
+            assert status == 200
+            seen = {OFFSET_HEADER: headers[OFFSET_HEADER]}
+            status, _, shown = await site.manage(other, "GET", place, headers=seen)
+            assert (status, shown["version"]) == (200, int(number))
+            status, headers, _ = await site.ask(other, "mine")
+            assert (status, headers["x-tollgate-cost-usd"]) == (200, "1")
+    assert providers.keys == ["sk-canary-1", "sk-canary-2"]
+    assert all(b"sk-canary" not in path.read_bytes() for path in site.folder.rglob("*") if path.is_file())
 
 
 async def test_an_ingress_that_was_halted_does_not_take_a_key_that_was_revoked_meanwhile(site: Site):
