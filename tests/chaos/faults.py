@@ -173,6 +173,9 @@ async def ingress_cut_off(site: Site, *, seconds: float = 8.0) -> None:
     """It alone, for longer than it waits for the log: what the log takes when its client was refused is not called."""
     ingress = site.of("ingress")[0]
     await _moved(site, site.proxied_address, [ingress])
+    first = site.ask(QUICK, len(ORGANISATIONS), url=ingress.url)  # with which it makes the keys of their bodies
+    await answered(first, ANSWER_S)
+    site.expect(first, "answer")
     site.proxy.flows.clear()
     asked = site.ask(QUICK, 12, url=ingress.url)
     await asyncio.sleep(seconds)
