@@ -52,6 +52,7 @@ async def run_round(
     """Have it happen under load, let everything come to rest, and judge."""
     name = fault.func.__name__ if isinstance(fault, partial) else fault.__name__
     first = len(site.traffic.asked)
+    await site.tail.read()
     exits, take_overs = site.exits, site.tail.take_overs
     began = time.monotonic()
     site.traffic.flow()
