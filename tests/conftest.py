@@ -1,6 +1,7 @@
 """What tests of several areas share: a Kafka broker, started when the first test marked `kafka` runs, and a summary."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -9,14 +10,41 @@ from tests.kafka_broker import HOW_TO_GET, KafkaBroker, KafkaUnavailable
 RUNNING = os.environ.get("TOLLGATE_TEST_KAFKA")
 REQUIRED = os.environ.get("TOLLGATE_REQUIRE_KAFKA") == "1"
 
+# Where tests are marked `kafka`. With `-m kafka` nothing else is imported, which takes longer than some of them.
+ON_KAFKA = [
+    Path(__file__).parent / name for name in ("app/test_kafka_security.py", "chaos", "log", "roles", "transports")
+]
+
 SUMMARY = "summary"  # what a test records under this name is printed at the end of the run, one line each
 
 _BROKER = pytest.StashKey[KafkaBroker | KafkaUnavailable]()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if config.option.markexpr != "kafka" or not collection_path.name.startswith("test_"):
+        return None
+    return None if _is_on_kafka(collection_path) else True
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: then those that kill processes, and last those that need Kafka."""
-    items.sort(key=lambda item: 2 * bool(item.get_closest_marker("kafka")) + bool(item.get_closest_marker("crash")))
+    """Fast tests first: then those that kill processes, and last those that need Kafka.
+
+    Where several processes share them, what takes long must not begin at the end.
+    """
+    slow_last = -1 if "PYTEST_XDIST_WORKER" in os.environ else 1
+    on_kafka = [item for item in items if item.get_closest_marker("kafka")]
+    items.sort(key=lambda item: slow_last * bool(item.get_closest_marker("crash")))
+    items.sort(key=lambda item: bool(item.get_closest_marker("kafka")))
+    for item in on_kafka:
+        if not _is_on_kafka(item.path):
+            raise pytest.UsageError(f"{item.nodeid} needs Kafka: it belongs into one of ON_KAFKA, see {__file__}")
+        if RUNNING is not None:  # the processes of the tests share it, and some of its topics
+            item.add_marker(pytest.mark.xdist_group("on the running broker"))
+
+
+def _is_on_kafka(path: Path) -> bool:
+    return any(path.is_relative_to(place) for place in ON_KAFKA)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

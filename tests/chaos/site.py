@@ -5,7 +5,6 @@ import random
 import secrets
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from tests import forked
 from tests.chaos import gateway
 from tests.chaos.evidence import PARTITIONS, Tail
 from tests.chaos.proxy import Proxy
@@ -70,7 +70,6 @@ class Site:
         }
         if bug is not None:
             self._env[gateway.SEEDED_BUG] = bug
-        self._command = [sys.executable, "-m", gateway.__name__]
         names = [(role, f"{role}-{number}") for role, count in ROLES.items() for number in range(1, count + 1)]
         self.processes = {name: self._process(role, name) for role, name in names}
         balancer = Balancer([ingress.url for ingress in self.of("ingress")], self.chance)
@@ -101,7 +100,7 @@ class Site:
         return process
 
     def _process(self, role: str, name: str) -> Supervised:
-        return Supervised(self.folder, self._command, self._env, role, name)
+        return Supervised(self.folder, self._env, role, name)
 
     def _supervise(self, process: Supervised) -> None:
         self._tasks.append(asyncio.create_task(process.supervise()))
@@ -142,13 +141,7 @@ class Site:
     def command(self, *words: str) -> "asyncio.Future[subprocess.CompletedProcess[str]]":
         """Another command of the gateway, as an operator would run it."""
         run = asyncio.to_thread(
-            subprocess.run,
-            [*self._command, *words],
-            cwd=self.folder,
-            env=self._env,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
+            forked.run, gateway.main, words, cwd=self.folder, env=self._env, timeout=COMMAND_TIMEOUT_S
         )
         return asyncio.ensure_future(run)
 

@@ -3,14 +3,15 @@
 import asyncio
 import resource
 import signal
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 
-from tests.kafka_broker import DIES_WITH_PARENT, HOST, free_port
+from tests.chaos import gateway
+from tests.forked import Forked
+from tests.kafka_broker import HOST, free_port
 
 RESTART_S = 0.5
 POLL_S = 0.05
@@ -22,7 +23,7 @@ STOP_TIMEOUT_S = 90.0  # more than a process takes to leave and to drain, on a b
 class Supervised:
     """One role under one name and one port, through all its lives. `exits` are the codes of those that are over."""
 
-    def __init__(self, folder: Path, command: Sequence[str], env: Mapping[str, str], role: str, name: str) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str], role: str, name: str) -> None:
         self.role = role
         self.name = name
         self.port = free_port()
@@ -30,14 +31,14 @@ class Supervised:
         self.exits: list[int] = []
         self.log = folder / f"{name}.log"
         self._folder = folder
-        self._command = [*command, "serve", "--role", role, "--port", str(self.port), "--instance", name]
+        self._words = ["serve", "--role", role, "--port", str(self.port), "--instance", name]
         self._env = env
         self._broker = ""
         self._once: Mapping[str, str] = {}
         self._wanted = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | None = None
 
     async def supervise(self) -> None:
         """Keep it running while it is wanted; for ever."""
@@ -119,10 +120,9 @@ class Supervised:
 
     def _launch(self) -> None:
         self._ended.clear()
-        command = [*DIES_WITH_PARENT, *self._command, "--broker", f"kafka://{self._broker}"]
+        words = [*self._words, "--broker", f"kafka://{self._broker}"]
         env, self._once = {**self._env, **self._once}, {}
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=self._folder, env=env, stdout=log, stderr=log)
+        self._process = Forked(gateway.main, words, cwd=self._folder, env=env, stdout=self.log, stderr=self.log)
 
 
 async def is_ready(session: aiohttp.ClientSession, url: str) -> bool:

@@ -13,7 +13,12 @@ from tests.chaos import bugs, faults
 from tests.chaos.rounds import Round, run_round
 from tests.chaos.site import Site, open_site
 
-pytestmark = [pytest.mark.kafka, pytest.mark.crash, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.crash,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group("one gateway of six processes"),
+]
 
 in_short = partial(run_round, undisturbed_s=1.0, reconcile=False)  # the books are compared when all is over
 

@@ -5,7 +5,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +12,16 @@ from typing import Any
 
 import aiohttp
 
+from tests import forked
+from tests.forked import Forked
 from tests.kafka_broker import free_port
+from tollgate.app import cli
 from tollgate.events import OwnerReleased, decode
 from tollgate.log.kafka import KafkaLog
 from tollgate.topics import load_topics
 
 START_S = 40.0
 NOTICED_S = 5.0  # a second, on a machine that has nothing else to do
-COMMAND = [sys.executable, "-c", "from tollgate.app.cli import main; raise SystemExit(main())"]
 GATEWAY = """
 log: {{broker: "kafka://{kafka}"}}
 providers:
@@ -47,10 +48,9 @@ class Process:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         words = ["serve", "--role", role, "--port", str(self.port), "--broker", f"kafka://{site.kafka}"]
-        with (site.folder / f"{name}.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*COMMAND, *words, "--instance", name], cwd=site.folder, env=site.env, stdout=log, stderr=log
-            )
+        log = site.folder / f"{name}.log"
+        words += ["--instance", name]
+        self.process = Forked(cli.main, words, cwd=site.folder, env=site.env, stdout=log, stderr=log)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         self.process.send_signal(number)
@@ -77,14 +77,10 @@ class Site:
         self.processes: list[Process] = []
         (folder / "gateway.yaml").write_text(GATEWAY.format(port=self.provider_port, kafka=kafka) + settings)
         (folder / "pricing.yaml").write_text(PRICES)
-        self._provider = subprocess.Popen(
-            [*COMMAND, "sandbox", "--port", str(self.provider_port)], cwd=folder, stdout=subprocess.DEVNULL
-        )
+        self._provider = Forked(cli.main, ["sandbox", "--port", str(self.provider_port)], cwd=folder, env=os.environ)
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *words], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60
-        )
+        return forked.run(cli.main, words, cwd=self.folder, env=self.env)
 
     def start(self, role: str, name: str) -> Process:
         process = Process(self, role, name)

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
-import anthropic
-import openai
 import orjson
 import pytest
 
@@ -25,7 +23,7 @@ from tollgate.log.kafka import QUEUE_BYTES
 from tollgate.log.kafka_clients import SESSION_TIMEOUT_S
 from tollgate.log.reach import BEHIND_AFTER_S
 
-pytestmark = [pytest.mark.kafka, pytest.mark.crash]
+pytestmark = [pytest.mark.kafka, pytest.mark.crash, pytest.mark.xdist_group("a broker that goes away")]
 
 RECOVERY_S = 15.0
 NOTICED_S = BEHIND_AFTER_S + 3.0  # on a machine that does much else; half a second more when it does not
@@ -157,6 +155,9 @@ async def waits_for_the_log(*processes: Process, within_s: float) -> None:
 
 async def refused_in_both_dialects(site: Site, ingress: Process) -> None:
     """As the official clients show it: an error of the server's, worth another try."""
+    import anthropic  # here, for they take seconds
+    import openai
+
     with pytest.raises(openai.InternalServerError) as told:
         await openai.AsyncOpenAI(base_url=f"{ingress.url}/v1", api_key=site.key, max_retries=0).chat.completions.create(
             **BODY

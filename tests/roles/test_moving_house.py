@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests import forked
 from tests.kafka_broker import KafkaBroker, KafkaUnavailable, free_port
-from tests.roles.site import COMMAND, Site
+from tests.roles.site import Site
+from tollgate.app import cli
 from tollgate.sinks.manifest import load
 from tollgate.sinks.schemas import KEYS, SCHEMAS
 
@@ -44,11 +45,8 @@ class House:
 
     async def move_in(self, log: str) -> None:
         words = ["serve", "--port", str(self.port), "--broker", log]
-        output = (self.site.folder / f"{self.name}.log").open("ab")
-        self.process = subprocess.Popen(
-            [*COMMAND, *words], cwd=self.site.folder, env=self.site.env, stdout=output, stderr=output
-        )
-        output.close()
+        log, site = self.site.folder / f"{self.name}.log", self.site
+        self.process = forked.Forked(cli.main, words, cwd=site.folder, env=site.env, stdout=log, stderr=log)
         await self.site.ready(self)  # type: ignore[arg-type]
 
     def move_out(self) -> None:
@@ -63,14 +61,7 @@ class House:
 
 def tollgate(site: Site, *words: str, **env: str) -> dict[str, Any]:
     """What the command prints as JSON."""
-    done = subprocess.run(
-        [*COMMAND, *words, "--json"],
-        cwd=site.folder,
-        env={**site.env, **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = forked.run(cli.main, [*words, "--json"], cwd=site.folder, env={**site.env, **env})
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
