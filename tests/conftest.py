@@ -1,5 +1,6 @@
 """What tests of several areas share: a Kafka broker, started when the first test marked `kafka` runs, and a summary."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid} needs Kafka: it belongs into one of ON_KAFKA, see {__file__}")
         if RUNNING is not None:  # the processes of the tests share it, and some of its topics
             item.add_marker(pytest.mark.xdist_group("on the running broker"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not look through all of it, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _is_on_kafka(path: Path) -> bool:
