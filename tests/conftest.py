@@ -40,8 +40,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in on_kafka:
         if not _is_on_kafka(item.path):
             raise pytest.UsageError(f"{item.nodeid} needs Kafka: it belongs into one of ON_KAFKA, see {__file__}")
-        if RUNNING is not None:  # the processes of the tests share it, and some of its topics
-            item.add_marker(pytest.mark.xdist_group("on the running broker"))
 
 
 def pytest_collection_finish() -> None:

@@ -40,6 +40,8 @@ class Forked:
         stderr: Path = Path(os.devnull),
     ) -> None:
         """What it writes is appended to the files."""
+        for path in (stdout, stderr):
+            path.touch()  # whoever waits for it may read them at once
         self._process = _CONTEXT.Process(
             target=_live, args=(main, list(arguments), str(cwd), dict(env), str(stdout), str(stderr))
         )

@@ -32,7 +32,7 @@ from tollgate.secret import Secrets, check_strength
 from tollgate.sinks.reconcile import reconcile
 from tollgate.topics import Topic, Topics, load_topics
 
-pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("a broker that asks who it is")]
+pytestmark = pytest.mark.kafka
 
 ROLES: tuple[Role, ...] = ("ingress", "worker", "sink")
 USERS = ("operator", "all", *ROLES, "reader", "almost", "newcomer")

@@ -17,7 +17,6 @@ pytestmark = [
     pytest.mark.kafka,
     pytest.mark.crash,
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.xdist_group("one gateway of six processes"),
 ]
 
 in_short = partial(run_round, undisturbed_s=1.0, reconcile=False)  # the books are compared when all is over

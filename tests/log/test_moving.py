@@ -259,9 +259,6 @@ def a_part(*, end: int, records: int) -> Any:
 # Kafka ----------------------------------------------------------------------------------------------------------------
 
 
-OWN_CLUSTER = pytest.mark.xdist_group("a cluster of whole logs")
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """A cluster of these tests' own: its topics are whole logs."""
@@ -309,7 +306,6 @@ async def of_kafka(brokers: str) -> dict[tuple[str, int], tuple[int, int, list[R
 
 
 @pytest.mark.kafka
-@OWN_CLUSTER
 async def test_embedded_to_kafka_and_back_is_the_same_log(archive: Path, tmp_path: Path, brokers: str) -> None:
     before = await of_embedded(tmp_path / "old")
     rows = await into_kafka(archive, brokers)
@@ -332,7 +328,6 @@ async def test_embedded_to_kafka_and_back_is_the_same_log(archive: Path, tmp_pat
 
 
 @pytest.mark.kafka
-@OWN_CLUSTER
 async def test_an_import_into_kafka_that_was_killed_goes_on_and_nothing_starts_beside_it(
     archive: Path, tmp_path: Path, brokers: str
 ) -> None:
@@ -360,7 +355,6 @@ async def test_an_import_into_kafka_that_was_killed_goes_on_and_nothing_starts_b
 
 
 @pytest.mark.kafka
-@OWN_CLUSTER
 async def test_topics_with_records_are_left_alone(archive: Path, brokers: str) -> None:
     log = await KafkaLog.connect(brokers, TOPICS, client_id="test")
     await log.append("control", b"k", b"{}")
@@ -371,7 +365,6 @@ async def test_topics_with_records_are_left_alone(archive: Path, brokers: str) -
 
 
 @pytest.mark.kafka
-@OWN_CLUSTER
 async def test_without_a_broker_nothing_is_imported(archive: Path) -> None:
     with pytest.raises(LogUnavailable):
         await into_kafka(archive, "127.0.0.1:1")

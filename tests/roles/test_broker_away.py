@@ -23,7 +23,7 @@ from tollgate.log.kafka import QUEUE_BYTES
 from tollgate.log.kafka_clients import SESSION_TIMEOUT_S
 from tollgate.log.reach import BEHIND_AFTER_S
 
-pytestmark = [pytest.mark.kafka, pytest.mark.crash, pytest.mark.xdist_group("a broker that goes away")]
+pytestmark = [pytest.mark.kafka, pytest.mark.crash]
 
 RECOVERY_S = 15.0
 NOTICED_S = BEHIND_AFTER_S + 3.0  # on a machine that does much else; half a second more when it does not
