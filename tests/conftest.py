@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kafka_broker import HOW_TO_GET, KafkaBroker, KafkaUnavailable
 
@@ -15,6 +16,10 @@ REQUIRED = os.environ.get("TOLLGATE_REQUIRE_KAFKA") == "1"
 ON_KAFKA = [
     Path(__file__).parent / name for name in ("app/test_kafka_security.py", "chaos", "log", "roles", "transports")
 ]
+
+# An example that waits for a processor is no failure. What Hypothesis sets by itself where CI runs stays.
+settings.register_profile("tollgate", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tollgate")
 
 SUMMARY = "summary"  # what a test records under this name is printed at the end of the run, one line each
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tollgate.errors import ConfigError
-from tollgate.secret import Secret, check_strength, first_run_secrets, read_admin_key
+from tollgate.secret import Secret, Secrets, check_strength, first_run_secrets, read_admin_key
 
 TEXT = "kZ3vQ9xL2mN8pR5tW7yB4cD6"
 OTHER = "aB1cD2eF3gH4iJ5kL6mN7oP8"
@@ -73,7 +73,7 @@ def test_processes_that_start_together_agree(tmp_path):
 def test_the_environment_goes_before_the_files_and_leaves_none(tmp_path):
     secrets = first_run_secrets(tmp_path, {"TOLLGATE_ADMIN_KEY": TEXT, "TOLLGATE_SECRET": OTHER}, embedded=True)
 
-    assert secrets == (Secret(TEXT), Secret(OTHER))
+    assert secrets == Secrets(Secret(TEXT), Secret(OTHER), kept_apart=True)
     assert list(tmp_path.iterdir()) == []
 
 

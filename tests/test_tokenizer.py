@@ -45,7 +45,7 @@ def test_what_is_beyond_the_most_that_is_counted_is_taken_to_be_alike(monkeypatc
     assert count([text]) == pytest.approx(whole, rel=0.01)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(max_size=200))
 def test_no_text_has_more_tokens_than_bytes(text):
     assert count([text]) <= len(text.encode()) or not text

@@ -481,7 +481,7 @@ async def test_appends_go_on_during_maintenance(tmp_path: Path, monkeypatch: pyt
     await reader.close()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.one_of(

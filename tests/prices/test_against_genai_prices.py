@@ -110,7 +110,7 @@ usages = st.builds(
 moments = st.datetimes(datetime(2023, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.sampled_from(MODELS), usages, moments, st.sampled_from(CONTEXTS))
 def test_any_usage_of_any_model_at_any_time_costs_the_same(provider_model, usage, at, context):
     provider, model = provider_model

@@ -161,7 +161,7 @@ def check_readers(log: MemoryLog, data: Path) -> None:
             assert wanted.issuperset(found), f"a row of {table} is not what the log says"
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(st.one_of(appends, reads, acts, acts), min_size=15, max_size=60))
 def test_parquet_is_the_fold_of_the_log_whatever_happens(steps: list[Append | Read | Act]) -> None:
     with tempfile.TemporaryDirectory() as folder:

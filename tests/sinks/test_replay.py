@@ -211,7 +211,7 @@ def carried_out(steps: list[Step]) -> MemoryLog:
     return log
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(steps, st.data(), st.integers(2, 60))
 async def test_any_range_of_any_journal_in_pieces_of_any_size(
     steps: list[Step], data: st.DataObject, max_rows: int

@@ -191,7 +191,7 @@ lines = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(lines, max_size=8))
 def test_focus_bills_exactly_what_the_costs_say(requests: list[list[CostLine]]) -> None:
     log = MemoryLog(1)

@@ -476,7 +476,7 @@ def written(module: Any, given_deltas: list[Delta], finish: str) -> bytes:
     return out + writer.end({0: finish}, EXTRAS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(some_deltas, st.sampled_from(["stop", "stop_sequence", "length", "tool_calls", "content_filter"]))
 def test_whatever_comes_anthropics_clients_get_their_grammar(given_deltas, finish):
     sent = payloads(written(anthropic, given_deltas, finish))
@@ -498,7 +498,7 @@ def test_whatever_comes_anthropics_clients_get_their_grammar(given_deltas, finis
     assert [sent[at]["type"] for at in (0, -2, -1)] == ["message_start", "message_delta", "message_stop"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(some_deltas, st.sampled_from(["stop", "stop_sequence", "length", "tool_calls", "content_filter"]))
 def test_whatever_comes_openais_clients_get_their_grammar(given_deltas, finish):
     sent = payloads(written(openai, given_deltas, finish))

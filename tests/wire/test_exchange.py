@@ -318,7 +318,7 @@ def mutated(draw):
     return provider, bytes(whole), draw(st.integers(1, 200))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(mutated(), st.sampled_from(DIALECTS))
 def test_a_damaged_stream_raises_a_provider_error_or_nothing(damaged, client):
     provider, whole, step = damaged
@@ -335,7 +335,7 @@ def test_a_damaged_stream_raises_a_provider_error_or_nothing(damaged, client):
 ODD = [None, True, 0, -1, 2**63, 1e300, "", "x", "stop", "error", [], [None], {}, {"a": 1}, {"type": "text"}]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), st.sampled_from(DIALECTS), st.sampled_from(DIALECTS))
 def test_an_answer_with_wrong_types_raises_a_provider_error_or_nothing(draws, client, provider):
     body, *_ = [*draws.draw(wrong_inside([UNARY[provider]], ODD)), None]

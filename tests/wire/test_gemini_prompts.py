@@ -761,7 +761,7 @@ def plain(prompt):
     return replace(prompt, turns=tuple(turns))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(prompts.map(plain))
 def test_a_prompt_that_is_written_for_gemini_is_read_back_the_same(prompt):
     losses = Losses({})
@@ -809,7 +809,7 @@ WHOLE_GEMINI = {
 
 
 @pytest.mark.parametrize("protocol", ["openai", "anthropic"])
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(draws=st.data())
 def test_a_request_with_wrong_types_is_carried_or_refused(draws, protocol):
     """Never an exception of another kind: a client can send anything."""
@@ -826,7 +826,7 @@ def test_a_request_with_wrong_types_is_carried_or_refused(draws, protocol):
 
 
 @pytest.mark.parametrize("dialect", ["openai", "anthropic"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(draws=st.data())
 def test_a_request_with_wrong_types_goes_to_gemini_or_is_refused(draws, dialect):
     whole = WHOLE[dialect]

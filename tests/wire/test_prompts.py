@@ -875,7 +875,7 @@ anthropic_prompts = st.builds(
 ).map(chosen)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(anthropic_prompts)
 def test_a_prompt_that_is_written_for_anthropic_is_read_back_the_same(prompt):
     losses = Losses({})
@@ -915,7 +915,7 @@ openai_prompts = st.builds(
 ).map(chosen)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(openai_prompts)
 def test_a_prompt_that_is_written_for_openai_is_read_back_the_same(prompt):
     quirks = Quirks(cache_marker="cache_control")
@@ -976,7 +976,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("dialect", ["openai", "anthropic"])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(draws=st.data())
 def test_a_request_with_wrong_types_is_carried_or_refused(draws, dialect):
     """Never an exception of another kind: a client can send anything."""

@@ -140,6 +140,7 @@ class _Reader:
                 elif word in METER_OF_WORD:
                     usd[word] = self._amount(key, word, fields[word])
         mistakes.tell()
+        usd = {word: usd[word] for word in METER_OF_WORD if word in usd}  # in whichever order they were written
         valid_from = self._date(key, fields["valid_from"]) if "valid_from" in fields else None
         return Entry(usd=usd, when=When(valid_from=valid_from), **limits)
 
