@@ -18,7 +18,7 @@ run: .venv/run.stamp  ## the gateway on the embedded log, with the sandbox provi
 # First what needs no broker, on all processors; then what runs on Kafka, which waits more than it works: three at a
 # time, each with a broker of its own. pytest exits with 5 when ARGS leave nothing of a half.
 test: .venv/test.stamp  ## all tests; those of Kafka when Java and Maven are there
-	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not kafka" $(ARGS) || [ $$? -eq 5 ]
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not kafka" $(ARGS) || [ $$? -eq 5 ]
 	@$(BIN)/python -m pytest -n $(if $(TOLLGATE_TEST_KAFKA),1,3) --dist loadfile -m kafka $(ARGS) || [ $$? -eq 5 ]
 
 lint: .venv/test.stamp

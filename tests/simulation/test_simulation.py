@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
 
 import pytest
 
@@ -53,17 +52,14 @@ CORNERS = {
 PLACES = {"embedded": {*DEATHS}, "kafka": {*INGRESS_DEATHS, *WORKER_DEATHS}}
 
 
-@cache
 def run(world: str, seed: int) -> Result:
     """A run of the gateway as it is. Its steps are not kept, for there are many."""
     result = WORLDS[world](str(seed)).run()
     return result if result.violations else Result(result.seed, (), (), result.facts, result.passed)
 
 
-# The corners are looked for in the first runs: in the process that has them.
-TOGETHER = pytest.mark.xdist_group("the first runs")
 BATCHES = [
-    pytest.param(world, range(first, min(first + SEEDS_PER_TEST, SEEDS[world] + 1)), marks=[TOGETHER] * (first == 1))
+    (world, range(first, min(first + SEEDS_PER_TEST, SEEDS[world] + 1)))
     for world in WORLDS
     for first in range(1, SEEDS[world] + 1, SEEDS_PER_TEST)
 ]
@@ -78,15 +74,15 @@ def test_no_promise_is_broken_whatever_happens(world, seeds):
         f"    to see it: python -m tests.simulation {result.seed} --world {world} --trace"
         for result in broken[:SHOWN]
     )
+    if seeds.start == 1:
+        assert_they_come_to_every_corner(world, results)
 
 
-@TOGETHER
-@pytest.mark.parametrize("world", WORLDS)
-def test_the_runs_come_to_every_corner(world):
+def assert_they_come_to_every_corner(world, results):
     facts, passed = Counter[str](), set[str]()
-    for seed in range(1, min(SEEDS[world], SEEDS_PER_TEST) + 1):
-        facts.update(run(world, seed).facts)
-        passed |= run(world, seed).passed
+    for result in results:
+        facts.update(result.facts)
+        passed |= result.passed
     assert not PLACES[world] - passed
     assert {what: facts[what] for what in CORNERS[world] if facts[what] <= 10} == {}
 
