@@ -77,6 +77,7 @@ async def serving(tmp_path, config=None) -> int:
 async def test_the_collector_spares_what_the_start_has_made_until_the_process_stops(tmp_path, stages, monkeypatch):
     ready = asyncio.Event()
     monkeypatch.setattr(serve, "_greet", lambda *_: ready.set())
+    gc.unfreeze()  # what the tests have imported: at its end the process forgets all that it spared
     thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
 
     running = asyncio.create_task(serving(tmp_path))
