@@ -53,6 +53,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """What is spared at the very end, extension modules take for leaked, and say so."""
+    gc.unfreeze()
+
+
 def _is_on_kafka(path: Path) -> bool:
     return any(path.is_relative_to(place) for place in ON_KAFKA)
 
