@@ -53,11 +53,6 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_unconfigure() -> None:
-    """What is spared at the very end, extension modules take for leaked, and say so."""
-    gc.unfreeze()
-
-
 def _is_on_kafka(path: Path) -> bool:
     return any(path.is_relative_to(place) for place in ON_KAFKA)
 
@@ -78,6 +73,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    gc.unfreeze()  # what is spared at the very end, extension modules take for leaked, and say so
     broker = config.stash.get(_BROKER, None)
     if isinstance(broker, KafkaBroker):
         broker.stop()
