@@ -2,7 +2,9 @@
 
 import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -101,8 +103,26 @@ def _own_broker(config: pytest.Config) -> KafkaBroker:
         except KafkaUnavailable as error:
             config.stash[_BROKER] = error
     broker = config.stash[_BROKER]
-    if isinstance(broker, KafkaBroker):
-        return broker
+    if isinstance(broker, KafkaUnavailable):
+        _go_without(broker)
+    return broker
+
+
+@pytest.fixture(scope="session")
+def start_broker() -> Callable[[], KafkaBroker]:
+    """Start another broker, for one test or module alone, which stops it."""
+
+    def start() -> KafkaBroker:
+        try:
+            return KafkaBroker().start()
+        except KafkaUnavailable as error:
+            _go_without(error)
+
+    return start
+
+
+def _go_without(why: KafkaUnavailable) -> NoReturn:
+    """Skip the test, or fail it where Kafka must be there."""
     if REQUIRED:
-        pytest.fail(f"TOLLGATE_REQUIRE_KAFKA=1, but {broker}", pytrace=False)
-    pytest.skip(f"no Kafka: {broker}. To run these: {HOW_TO_GET}, or TOLLGATE_TEST_KAFKA=host:port")
+        pytest.fail(f"TOLLGATE_REQUIRE_KAFKA=1, but {why}", pytrace=False)
+    pytest.skip(f"no Kafka: {why}. To run these: {HOW_TO_GET}, or TOLLGATE_TEST_KAFKA=host:port")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.kafka_broker import KafkaBroker, KafkaUnavailable
 from tests.sinks.journals import NOON_MS, audit, ended, took
 from tollgate.errors import ConfigError, LogLocked, LogUnavailable, UsageError
 from tollgate.events import CancelRequested, KeySet, decode, encode
@@ -260,12 +259,9 @@ def a_part(*, end: int, records: int) -> Any:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(start_broker) -> Iterator[str]:
     """A cluster of these tests' own: its topics are whole logs."""
-    try:
-        broker = KafkaBroker().start()
-    except KafkaUnavailable as error:
-        pytest.skip(f"no Kafka: {error}")
+    broker = start_broker()
     yield broker.address
     broker.stop()
 

@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.kafka_broker import KafkaBroker, KafkaUnavailable
+from tests.kafka_broker import KafkaBroker
 from tests.roles.site import START_S, Process, Site
 from tollgate.log.kafka import QUEUE_BYTES
 from tollgate.log.kafka_clients import SESSION_TIMEOUT_S
@@ -33,12 +33,9 @@ BODY = {"model": "mock-gpt", "max_tokens": 20, "messages": [{"role": "user", "co
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[KafkaBroker]:
+def broker(start_broker) -> Iterator[KafkaBroker]:
     """A broker for these tests alone."""
-    try:
-        broker = KafkaBroker().start()
-    except KafkaUnavailable as error:
-        pytest.skip(str(error))
+    broker = start_broker()
     yield broker
     broker.stop()
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import forked
-from tests.kafka_broker import KafkaBroker, KafkaUnavailable, free_port
+from tests.kafka_broker import KafkaBroker, free_port
 from tests.roles.site import Site
 from tollgate.app import cli
 from tollgate.sinks.manifest import load
@@ -23,12 +23,9 @@ ASKS = 40
 
 
 @pytest.fixture
-def broker() -> Iterator[KafkaBroker]:
+def broker(start_broker) -> Iterator[KafkaBroker]:
     """A cluster of this test's own: its topics are to be one whole log."""
-    try:
-        broker = KafkaBroker().start()
-    except KafkaUnavailable as error:
-        pytest.skip(f"no Kafka: {error}")
+    broker = start_broker()
     yield broker
     broker.stop()
 
