@@ -23,7 +23,7 @@ from benchmarks.load import Order, Outcome, Target
 from benchmarks.measure import CONCURRENCY, PACED_S, RATE_PER_S, STREAM, STREAM_REQUESTS, UNARY, UNARY_REQUESTS
 from benchmarks.servers import BUDGET_USD, PRICING_YAML, Process, call, cpu_s_of, load
 from benchmarks.state import ROWS, fill
-from tests.kafka_broker import KafkaBroker
+from tests.kafka_broker import LONG_RUN, KafkaBroker
 from tollgate.log.kafka import KafkaLog
 from tollgate.log.partitioner import partition_of
 from tollgate.topics import load_topics
@@ -36,6 +36,7 @@ providers:
 """
 SLOW = "sandbox-lat2000"  # a call that is killed in its middle
 SLOW_S = 2.0
+WARM_REQUESTS, WARM_CONCURRENCY = 12_000, 8
 SESSION_S = 6.0  # before it, nobody can know that a worker is dead
 LOOK_EVERY_S = 0.02
 
@@ -109,7 +110,7 @@ class Site:
 def site(rounds: int) -> Iterator[Site]:
     """The broker, the mock upstream, an ingress and a worker, all started, and stopped in the end."""
     address = os.environ.get("TOLLGATE_TEST_KAFKA", "")
-    broker = None if address else KafkaBroker().start()
+    broker = None if address else KafkaBroker(java_options=LONG_RUN).start()
     pid = None if broker is None or broker.process is None else broker.process.pid
     try:
         with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as name:
@@ -130,6 +131,7 @@ def site(rounds: int) -> Iterator[Site]:
 
 def kafka_latency(site: Site) -> Iterator[Figure]:
     """What a caller waits longer, at a rate that keeps nothing busy, and when the first content of a stream comes."""
+    _warm(site)
     at = f"{RATE_PER_S:.0f}/s on Kafka"
     outcomes = [_side_by_side(site, UNARY) for _ in range(site.rounds)]
     direct, through = ([outcome.times[side].latency_ms for outcome in outcomes] for side in (0, 1))
@@ -268,6 +270,12 @@ def _side_by_side(site: Site, model: str) -> Outcome:
     targets = [site.direct(model), site.through(model)]
     requests = int(2 * RATE_PER_S * PACED_S)
     return load(Order(targets=targets, requests=requests, rate=RATE_PER_S, concurrency=CONCURRENCY))
+
+
+def _warm(site: Site) -> None:
+    """Load until the broker's Java has compiled what it does all the time: before that a request takes thrice as long."""
+    order = Order(targets=[site.through(UNARY)], requests=WARM_REQUESTS, concurrency=WARM_CONCURRENCY)
+    load(order)
 
 
 def _press(site: Site, targets: list[Target], requests: int) -> tuple[Outcome, dict[str, float]]:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 KAFKA_VERSION = "4.3.1"
@@ -29,6 +29,9 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
 FIRST_PORT, PORTS = 10_000, 20_000  # outgoing connections begin at 32768 on Linux, at 49152 elsewhere
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+# Tests start many brokers that live for seconds. One that is measured runs as Kafka's own start script would have it.
+QUICK_START = ("-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+LONG_RUN = ("-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExplicitGCInvokesConcurrent")
 HOW_TO_GET = "Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
 
 # On Linux a process that is run through this ends even when the tests are killed: prctl(PR_SET_PDEATHSIG, SIGKILL).
@@ -67,11 +70,13 @@ class KafkaBroker:
         advertised: Mapping[str, int] | None = None,
         settings: Mapping[str, object] | None = None,
         users: Mapping[str, str] | None = None,
+        java_options: Sequence[str] = QUICK_START,
     ) -> None:
         """Beside the plain listener at `port` there are `listeners`, each named for its security protocol or plain.
 
         Clients of a listener are told to come to the port that is `advertised` for it, if there is one: a proxy's.
         `settings` are in addition to those of every broker here; `users` and their passwords are for SCRAM.
+        `java_options` make it start quickly, unless `LONG_RUN` is asked for.
         """
         self.port = port or free_port()
         self.address = f"{HOST}:{self.port}"
@@ -79,6 +84,7 @@ class KafkaBroker:
         self._advertised = {**self._listeners, **(advertised or {})}
         self._settings = settings or {}
         self._users = users or {}
+        self._java_options = java_options
         self.process: subprocess.Popen[bytes] | None = None
         self._folder = Path()
         self._command: list[str | Path] = []
@@ -106,7 +112,7 @@ class KafkaBroker:
         values = _settings(self._folder / "data", self._listeners, self._advertised, free_port()) | dict(self._settings)
         settings.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
         (self._folder / "log4j2.xml").write_text(_LOG4J)
-        command: list[str | Path] = [java, "-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+        command: list[str | Path] = [java, *self._java_options]
         command += ["-cp", f"{jars}/*", f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}"]
         format_log = [*command, "kafka.tools.StorageTool", "format", "-t", uuid.uuid4().hex[:22], "-c", settings]
         for user, password in self._users.items():
