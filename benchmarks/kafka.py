@@ -273,9 +273,8 @@ def _side_by_side(site: Site, model: str) -> Outcome:
 
 
 def _warm(site: Site) -> None:
-    """Load until the broker's Java has compiled what it does all the time: before that a request takes thrice as long."""
-    order = Order(targets=[site.through(UNARY)], requests=WARM_REQUESTS, concurrency=WARM_CONCURRENCY)
-    load(order)
+    """Load until the broker's Java has compiled what it does all the time: until then it takes thrice as long."""
+    load(Order(targets=[site.through(UNARY)], requests=WARM_REQUESTS, concurrency=WARM_CONCURRENCY))
 
 
 def _press(site: Site, targets: list[Target], requests: int) -> tuple[Outcome, dict[str, float]]:

@@ -31,7 +31,7 @@ FIRST_PORT, PORTS = 10_000, 20_000  # outgoing connections begin at 32768 on Lin
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 # Tests start many brokers that live for seconds. One that is measured runs as Kafka's own start script would have it.
 QUICK_START = ("-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
-LONG_RUN = ("-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExplicitGCInvokesConcurrent")
+LONG_RUN = ("-Xmx1G", "-Xms1G", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExplicitGCInvokesConcurrent")
 HOW_TO_GET = "Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
 
 # On Linux a process that is run through this ends even when the tests are killed: prctl(PR_SET_PDEATHSIG, SIGKILL).
