@@ -6,7 +6,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from tollgate.log import Record
-from tollgate.log.kafka_fetch import LeftToTheConsumer, _unpack
+from tollgate.log.kafka_fetch import unpack
 
 SOURCE = TopicPartition("completions", 3)
 
@@ -30,18 +30,17 @@ def record(offset: int, first: int) -> Record:
 def test_only_what_was_asked_for_is_taken(start: int, end: int) -> None:
     data = batch(0, 5) + batch(5, 5)
     expected = [record(offset, 0 if offset < 5 else 5) for offset in range(10) if start <= offset < end]
-    assert _unpack(data, SOURCE, start, end) == (expected, 10)
+    assert unpack(data, SOURCE, start, end) == (expected, 10)
 
 
 def test_a_batch_that_was_cut_off_is_left_for_the_next_time() -> None:
     whole = batch(0, 5)
-    assert _unpack(whole + batch(5, 5)[:-1], SOURCE, 0, 99)[1] == 5
-    with pytest.raises(LeftToTheConsumer):
-        _unpack(whole[:-1], SOURCE, 0, 99)
+    assert unpack(whole + batch(5, 5)[:-1], SOURCE, 0, 99)[1] == 5
+    assert unpack(whole[:-1], SOURCE, 0, 99) == ([], 0)
 
 
 def test_a_batch_that_was_changed_on_its_way_is_refused() -> None:
     data = bytearray(batch(0, 5))
     data[-1] ^= 1
     with pytest.raises(CorruptRecordException):
-        _unpack(bytes(data), SOURCE, 0, 99)
+        unpack(bytes(data), SOURCE, 0, 99)

@@ -6,6 +6,7 @@ protocol (https://kafka.apache.org/protocol#The_Messages_Fetch); what this does 
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -56,7 +57,10 @@ async def fetch(
             if aborted:
                 raise LeftToTheConsumer(start)
             # Positions, not records: the last offsets may hold nothing.
-            records, start = _unpack(data, source, start, end)
+            before = start
+            records, start = unpack(data, source, start, end)
+            if start == before:  # not even one whole batch: older brokers cut one that is too large
+                raise LeftToTheConsumer(start)
             if start < end:
                 following = asyncio.create_task(_ask(client, source, start, max_bytes))
             if records:
@@ -102,17 +106,23 @@ async def _ask_once(client: Any, source: TopicPartition, offset: int, max_bytes:
         raise OffsetOutOfRangeError({source: offset})
     if code != 0:
         raise error(source)
+    return found_of(answer.API_VERSION, rest)
+
+
+def found_of(version: int, rest: Sequence[Any]) -> tuple[bytes, Any]:
+    """The records and the aborted transactions in what an answer says of a partition behind its high watermark."""
     # From version 11 on a preferred replica stands between the aborted transactions and the records.
-    return rest[-1], rest[2] if answer.API_VERSION >= 11 else rest[-2]
+    return rest[-1], rest[2] if version >= 11 else rest[-2]
 
 
-def _unpack(data: bytes, source: TopicPartition, start: int, end: int) -> tuple[list[Record], int]:
-    """The records of `[start, end)`, and the offset that comes after what was looked at. Pure."""
+def unpack(data: bytes, source: TopicPartition, start: int, end: int = sys.maxsize) -> tuple[list[Record], int]:
+    """The records of `[start, end)` in whole batches, and the offset that comes after what was looked at. Pure.
+
+    Raises aiokafka's `CorruptRecordException`.
+    """
     topic, partition = source.topic, source.partition
     found: list[Record] = []
     batches = MemoryRecords(data)
-    if not batches.has_next():  # not even one whole batch: older brokers cut one that is too large
-        raise LeftToTheConsumer(start)
     while batches.has_next():
         batch = batches.next_batch()
         if not batch.validate_crc():

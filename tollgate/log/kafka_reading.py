@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError
 
@@ -41,6 +42,7 @@ class KafkaReading:
         self._options: Options = {}
         self._asker: Any = None
         self._consumers: set[Any] = set()
+        self._readers: set[Reader] = set()
 
     async def open_reader(self, options: Options) -> None:
         """Connect. Raises `LogUnavailable`."""
@@ -48,7 +50,7 @@ class KafkaReading:
         self._asker = await self._started()
 
     async def close_reader(self) -> None:
-        await asyncio.gather(*(consumer.stop() for consumer in (*self._consumers, self._asker)))
+        await asyncio.gather(*(each.stop() for each in (*self._consumers, *self._readers, self._asker)))
 
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has."""
@@ -59,17 +61,16 @@ class KafkaReading:
 
     async def follow(self, topic: str, offsets: Mapping[int, int]) -> AsyncIterator[Sequence[Record]]:
         """See `Log.follow`."""
-        positions = {self._source(topic, number): offset for number, offset in offsets.items()}
+        positions = {self._source(topic, number).partition: offset for number, offset in offsets.items()}
         failures = 0
         while True:
             try:
-                async with self._reading(positions) as consumer:
+                async with self._following(topic, positions) as reader:
                     while True:
-                        batches = await consumer.getmany(timeout_ms=int(FETCH_WAIT_S * 1000), max_records=READ_ROWS)
+                        number, records = await reader.read(READ_ROWS)
+                        positions[number] = records[-1].offset + 1
                         failures = 0
-                        for source, records in batches.items():
-                            positions[source] = records[-1].offset + 1
-                            yield [record_of(record) for record in records]
+                        yield records
             except LogUnavailable as error:
                 failures += 1
                 await self._pause(error, failures)
@@ -144,7 +145,7 @@ class KafkaReading:
 
     def reader(self, topic: str) -> Reader:
         """A reader of some partitions of the topic, of which more may come and others go; not started yet."""
-        return Reader(new_consumer(self._options), topic)
+        return Reader(AIOKafkaClient(**self._options), topic)
 
     async def all_answer(self) -> None:
         """Return when the leader of every partition has answered. Raises `LogUnavailable` when one does not."""
@@ -180,6 +181,22 @@ class KafkaReading:
         finally:
             self._consumers.discard(consumer)
             await consumer.stop()
+
+    @asynccontextmanager
+    async def _following(self, topic: str, positions: Mapping[int, int]) -> AsyncIterator[Reader]:
+        """A reader of the topic that has begun at these positions."""
+        reader = self.reader(topic)
+        self._readers.add(reader)
+        try:
+            await reader.start()
+            for number, offset in positions.items():
+                reader.begin(number, offset)
+            yield reader
+        except KafkaError as error:
+            raise self._unavailable(error) from error
+        finally:
+            self._readers.discard(reader)
+            await reader.stop()
 
     async def _started(self) -> Any:
         consumer = new_consumer(self._options)
