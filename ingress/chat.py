@@ -101,8 +101,9 @@ class Chat:
     async def _seal(self, request: Request, raw: bytes) -> tuple[str, bytes]:
         sealer = self._door.sealer
         try:
-            async with asyncio.timeout(ACCEPT_PATIENCE_S):
-                await sealer.prepare(request.org_id, request.accepted_ms)
+            if not sealer.is_ready(request.org_id, request.accepted_ms):
+                async with asyncio.timeout(ACCEPT_PATIENCE_S):
+                    await sealer.prepare(request.org_id, request.accepted_ms)
             return sealer.seal(request.org_id, request.request_id, raw, request.accepted_ms)
         except (OSError, LogError):  # a full disk or no broker, in time: nothing has been called or paid for
             raise not_accepted() from None

@@ -10,6 +10,9 @@ import hmac
 import re
 from typing import NamedTuple
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
+
 from tollgate.derive import derive
 from tollgate.ids import random_text
 from tollgate.secret import Secret
@@ -42,16 +45,21 @@ def parse(token: str) -> KeyToken | None:
     return KeyToken(match[1], match[2]) if match else None
 
 
-def pepper(root: Secret) -> bytes:
-    """What all secrets are hashed with, so that a copy of the log without the gateway's secret proves no guess."""
-    return derive(root, "key pepper v1")
+def pepper(root: Secret) -> HMAC:
+    """What all secrets are hashed with, so that a copy of the log without the gateway's secret proves no guess.
+
+    A hash that has taken in its key: a copy of it takes a third of the time in which OpenSSL makes a new one.
+    """
+    return HMAC(derive(root, "key pepper v1"), SHA256())
 
 
-def hash_secret(secret: str, pepper: bytes) -> str:
+def hash_secret(secret: str, pepper: HMAC) -> str:
     """HMAC-SHA256 of the secret under the pepper, in hex: all that is kept of it."""
-    return hmac.digest(pepper, secret.encode(), "sha256").hex()
+    hashing = pepper.copy()
+    hashing.update(secret.encode())
+    return hashing.finalize().hex()
 
 
-def matches(secret: str, kept: str | None, pepper: bytes) -> bool:
+def matches(secret: str, kept: str | None, pepper: HMAC) -> bool:
     """Is `kept` the hash of this secret? None takes as long, so that time tells nobody which ids exist."""
     return hmac.compare_digest(hash_secret(secret, pepper), kept or _NO_HASH)

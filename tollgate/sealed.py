@@ -79,12 +79,16 @@ class Sealer:
         self._sealing: OrderedDict[str, _DataKey] = OrderedDict()
         self._making: dict[str, asyncio.Task[None]] = {}
 
+    def is_ready(self, org_id: str, now_ms: int) -> bool:
+        """Can `seal` take the data key of this hour without making it?"""
+        return self._key(org_id, now_ms) is not None
+
     async def prepare(self, org_id: str, now_ms: int) -> None:
         """Have the data key of this hour ready. `seal` would make it too, and the loop would wait for the disk.
 
         Raises `OSError` when it cannot be written.
         """
-        if self._key(org_id, now_ms) is not None:
+        if self.is_ready(org_id, now_ms):
             return
         making = self._making.get(org_id)
         if making is None:
