@@ -1,7 +1,7 @@
 """The ASGI application: routes, and the one edge where every error becomes a body that the client's dialect shows.
 
-Pure ASGI throughout. The paths on which a model is asked are a table of their own (`tollgate.ingress.routes`), the
-rest is found by Starlette's router.
+ASGI throughout, with an extension of our server's (`tollgate.ingress.http.Connection`). The paths on which a model is
+asked are a table of their own (`tollgate.ingress.routes`), the rest is found by Starlette's router.
 """
 
 import logging

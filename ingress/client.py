@@ -4,8 +4,8 @@
        │                        │
        └──hung up, too slow, deadline──▶ CancelRequested, at once and once
 
-The server's `send` never fails when the client is gone, so its `receive` is watched beside it; and it waits for ever
-for a client that does not read, so every piece has a deadline.
+The server's `send` never fails when the client is gone, so its connection is watched beside it; and it waits for ever
+for a client that does not read, so every piece that waits has a deadline.
 """
 
 import asyncio
@@ -29,8 +29,6 @@ SEND_DEADLINE_S = 30.0  # for one piece of at most SEND_SLICE_BYTES: a client sl
 SEND_SLICE_BYTES = 256 << 10
 ACCEPT_PATIENCE_S = 5.0  # for the log to acknowledge a request; then its client is told to try again
 DEADLINE_GRACE_S = 5.0  # the owner ends a request at its deadline; this much later nothing is expected of it any more
-
-ABORT = "tollgate.abort"  # the server's extension that drops a connection whatever still waits to be sent
 
 HUNG_UP = "client disconnected"
 TOO_SLOW = "client reads too slowly"
@@ -64,7 +62,6 @@ class Client:
         self._form = form  # of a stream that does not leave as server-sent events
         self._loop = asyncio.get_running_loop()
         self._waiter = door.replies.open(request.request_id, self._fell_behind)
-        self._watch: asyncio.Task[object] | None = None
         self._sending = False
         self._cancelled = False
         self._has_words = True  # can an answer that has begun say that it failed?
@@ -85,7 +82,8 @@ class Client:
 
         Raises `Refusal` when nothing has been sent and nothing will come, `ClientGone` when nobody is there.
         """
-        self._watch_client()
+        connection = self._incoming.connection
+        connection.watch(self._hung_up)
         left_s = (self._request.deadline_ms - self._door.now_ms()) / 1000
         deadline = self._loop.call_later(left_s + DEADLINE_GRACE_S, self._deadline_passed)
         try:
@@ -102,9 +100,7 @@ class Client:
         finally:
             deadline.cancel()
             self._end_patience()
-            if self._watch is not None:
-                self._watch.cancel()
-                self._watch = None
+            connection.watch(None)
             self._door.replies.close(self._request.request_id)
 
     async def _forward(self) -> None:
@@ -147,26 +143,24 @@ class Client:
         """Send in slices, each within `SEND_DEADLINE_S`, so that a large answer gets as long as it needs."""
         for start in range(0, len(body) or 1, SEND_SLICE_BYTES):
             piece = body if len(body) <= SEND_SLICE_BYTES else body[start : start + SEND_SLICE_BYTES]
-            stalled = self._loop.call_later(SEND_DEADLINE_S, self._too_slow)
-            self._sending = True
-            try:
-                await self._incoming.send(piece, more=more or start + SEND_SLICE_BYTES < len(body))
-            finally:
-                self._sending = False
-                stalled.cancel()
+            more_follows = more or start + SEND_SLICE_BYTES < len(body)
+            if self._incoming.connection.is_behind:
+                await self._send_in_time(piece, more=more_follows)
+            else:
+                await self._incoming.send(piece, more=more_follows)
+
+    async def _send_in_time(self, piece: bytes, *, more: bool) -> None:
+        stalled = self._loop.call_later(SEND_DEADLINE_S, self._too_slow)
+        self._sending = True
+        try:
+            await self._incoming.send(piece, more=more)
+        finally:
+            self._sending = False
+            stalled.cancel()
 
     # What may happen meanwhile -------------------------------------------------------------------------------------
 
-    def _watch_client(self) -> None:
-        self._watch = self._loop.create_task(self._incoming.receive())
-        self._watch.add_done_callback(self._received)
-
-    def _received(self, watch: "asyncio.Task[object]") -> None:
-        if watch.cancelled():
-            return
-        if watch.exception() is None:  # an empty message after the end of the body; the client is still there
-            self._watch_client()
-            return
+    def _hung_up(self) -> None:
         self._cancel(HUNG_UP)
         self._waiter.give_up(ClientGone(HUNG_UP))
 
@@ -197,18 +191,13 @@ class Client:
     def _too_slow(self) -> None:
         self._cancel(TOO_SLOW)
         self._waiter.give_up(ClientGone(TOO_SLOW))
-        self._abort()
+        self._incoming.connection.abort()
 
     async def _break_off(self) -> None:
         """End the connection without ending the answer, so that the client does not take it for whole."""
         self._cancelled = True  # the request has ended; nobody has hung up
-        self._abort()
+        self._incoming.connection.abort()
         await asyncio.sleep(0)  # for the server to notice
-
-    def _abort(self) -> None:
-        abort = (self._incoming.scope.get("extensions") or {}).get(ABORT)
-        if abort is not None:
-            abort["now"]()
 
     def _deadline_passed(self) -> None:
         self._cancel(TOO_LATE)

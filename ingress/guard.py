@@ -146,29 +146,33 @@ class Load:
 
     async def read_body(self, incoming: Incoming, *, max_bytes: int, deadline_s: float = BODY_DEADLINE_S) -> bytes:
         """The whole body. Raises `Refusal` when it grows too large (413), or does not come in time (408)."""
+        whole = incoming.whole_body()
+        if whole is not None:
+            self._hold(incoming, len(whole), max_bytes)
+            return whole
         pieces = []
-        size = 0
         try:
             async with asyncio.timeout(deadline_s):
                 while not incoming.body_ended:
                     piece = (await incoming.receive()).get("body", b"")
-                    size += len(piece)
-                    if size > max_bytes:
-                        raise _too_large(max_bytes)
-                    self._hold(incoming, len(piece))
+                    self._hold(incoming, len(piece), max_bytes)
                     pieces.append(piece)
         except TimeoutError:
             raise Refusal(
-                408, "request_timeout", f"The body did not come within {deadline_s:g} s; {size} bytes of it did."
+                408,
+                "request_timeout",
+                f"The body did not come within {deadline_s:g} s; {incoming.held_bytes} bytes of it did.",
             ) from None
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     def release_body(self, incoming: Incoming) -> None:
         """The body is not in memory any more."""
         self.body_bytes -= incoming.held_bytes
         incoming.held_bytes = 0
 
-    def _hold(self, incoming: Incoming, size: int) -> None:
+    def _hold(self, incoming: Incoming, size: int, max_bytes: int) -> None:
+        if incoming.held_bytes + size > max_bytes:
+            raise _too_large(max_bytes)
         if self.body_bytes + size > self._max_body_bytes:
             raise Refusal(
                 503,

@@ -1,8 +1,8 @@
 """One HTTP request as the ingress sees it, and the answer to it."""
 
 import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -14,10 +14,32 @@ from tollgate.ingress.auth import Headers, Identity
 
 JSON = "application/json"
 UNMATCHED = "unmatched"  # the route of a request that no route takes
+CONNECTION = "tollgate.connection"  # the server's extension of ASGI: a `Connection`
 
 
 class ClientGone(TollgateError):
     """The client hung up; there is nobody to answer."""
+
+
+class Connection(Protocol):
+    """What the server knows of a client's connection at once, where ASGI can only be waited for."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Would sending wait for the client to read?"""
+        ...
+
+    def whole_body(self, scope: Scope) -> bytes | None:
+        """The body of the request, if all of it has come. Instead of the first `receive`; what is taken is gone."""
+        ...
+
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        """Have it called when the connection ends, or now if it has; with None no longer. One request at a time may."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection, whatever still waits to be sent."""
+        ...
 
 
 class Answer(NamedTuple):
@@ -43,6 +65,7 @@ class Incoming:
         "_send",
         "body_ended",
         "client_request_id",
+        "connection",
         "dialect",
         "headers",
         "held_bytes",
@@ -61,6 +84,7 @@ class Incoming:
         self.scope = scope
         self._receive = receive
         self._send = send
+        self.connection: Connection = scope["extensions"][CONNECTION]
         self.started = time.perf_counter()
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -85,6 +109,12 @@ class Incoming:
         """A header's text; `name` in lower case."""
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+    def whole_body(self) -> bytes | None:
+        """The body, if all of it is here already, as that of a short request is."""
+        body = self.connection.whole_body(self.scope)
+        self.body_ended = body is not None
+        return body
 
     async def receive(self) -> Any:
         """The next ASGI message. Raises `ClientGone` when there is no client any more."""

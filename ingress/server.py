@@ -1,20 +1,22 @@
 """How uvicorn serves the ingress: with a deadline for the head of a request, and a way to drop a connection.
 
 uvicorn has neither (0.54): a client that sends half a head and waits holds its connection for ever, and a connection
-whose client does not read is closed only once everything was sent, which is never. Nor does it bound what is neither a
-whole head nor a body: a header without an end, the trailers of a chunked body. What is not HTTP at all gets an error in
-the shape that clients show.
+whose client does not read is closed only once everything was sent, which is never. Nor does it say that a client has
+gone, or that its body is here, but to somebody who waits for it, which takes a task or a timer. Nor does it bound what
+is neither a whole head nor a body: a header without an end, the trailers of a chunked body. What is not HTTP at all
+gets an error in the shape that clients show.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tollgate.errors import Refusal
-from tollgate.ingress.client import ABORT
+from tollgate.ingress.http import CONNECTION
 from tollgate.wire.exchange import WIRES
 
 HEAD_DEADLINE_S = 30.0
@@ -24,23 +26,50 @@ MAX_FRAMING_BYTES = 128 << 10  # that come one after the other and are no body; 
 
 
 class Connection(HttpToolsProtocol):
-    """One connection of a client."""
+    """One connection of a client. Satisfies `tollgate.ingress.http.Connection`."""
 
     _head_since: float | None = None
     _head_check: asyncio.TimerHandle | None = None
     _framing_bytes = 0  # since the last piece of a body, or the last end of a head or of a message
+    _lost = False
+    _on_gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.transport = _HeadWithBody(transport, self.loop)  # type: ignore[assignment]
         self._head_since = self.loop.time()
         self._head_check = self.loop.call_later(HEAD_DEADLINE_S, self._check_head)
-        self._extensions: dict[str, Any] = {ABORT: {"now": transport.abort}}
+        self._extensions: dict[str, Any] = {CONNECTION: self}
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._head_check is not None:
             self._head_check.cancel()
         super().connection_lost(exc)
+        self._lost = True
+        if self._on_gone is not None:
+            self._on_gone()
+
+    @property
+    def is_behind(self) -> bool:
+        return self.flow.write_paused
+
+    def whole_body(self, scope: Scope) -> bytes | None:
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.more_body or cycle.disconnected:  # the cycle may be the next request's
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
+
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        self._on_gone = on_gone
+        if on_gone is None:
+            return
+        self.flow.resume_reading()  # whose end is how it is noticed; a long body, or another request, paused it
+        if self._lost:
+            on_gone()
+
+    def abort(self) -> None:
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._framing_bytes += len(data)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from tests.serving import STAYING
+
 
 class Example(NamedTuple):
     """A request. `path` is where it goes if the route holds parameters, `endpoint` its name in the books if that is not
@@ -105,6 +107,7 @@ async def post(
         "raw_path": path.encode(),
         "query_string": b"",
         "http_version": "1.1",
+        "extensions": STAYING,
         "headers": [
             (b"host", b"tollgate"),
             (b"authorization", b"Bearer " + key.encode()),

@@ -1,14 +1,33 @@
-"""An application behind real sockets, with the server that the gateway uses."""
+"""An application behind the sockets and the server that the gateway uses, or behind none, for a client that stays."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
 
+from tollgate.ingress.http import CONNECTION
 from tollgate.ingress.server import server_config
+
+
+class _Staying:
+    """The connection of a client that reads all that it is sent."""
+
+    is_behind = False
+
+    def whole_body(self, scope: Any) -> bytes | None:
+        return None
+
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        """It never goes."""
+
+    def abort(self) -> None:
+        raise AssertionError("there was no reason to drop this client")
+
+
+STAYING: dict[str, Any] = {CONNECTION: _Staying()}  # what the ingress wants to find in `scope["extensions"]`
 
 
 @asynccontextmanager

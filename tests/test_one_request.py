@@ -9,6 +9,7 @@ from decimal import Decimal
 import orjson
 import pytest
 
+from tests.serving import STAYING
 from tollgate.app.gateway import open_gateway
 from tollgate.config import load_config
 from tollgate.events import Admitted, CostsBooked, Ended, OwnerTook, RequestAccepted, decode
@@ -70,6 +71,7 @@ async def post(application, key, body, path="/v1/chat/completions"):
         "raw_path": path.encode(),
         "query_string": b"",
         "http_version": "1.1",
+        "extensions": STAYING,
         "headers": [
             (b"host", b"tollgate"),
             (b"authorization", b"Bearer " + key.encode()),

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.serving import STAYING
 from tests.test_one_request import QUESTION, post
 from tollgate.app.gateway import open_gateway
 from tollgate.app.reload import Source
@@ -72,7 +73,8 @@ async def get(application, path):
 
     headers = [(b"host", b"tollgate")]
     scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
-    await application({**scope, "http_version": "1.1", "headers": headers}, receive, send)
+    scope |= {"http_version": "1.1", "headers": headers, "extensions": STAYING}
+    await application(scope, receive, send)
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 

@@ -28,6 +28,7 @@ from tollgate.events import (
     encode,
 )
 from tollgate.ingress.door import Door
+from tollgate.ingress.http import CONNECTION
 from tollgate.log import Log, Record
 from tollgate.replies import LocalReplies, Reply
 from tollgate.sealed import Sealer
@@ -76,6 +77,7 @@ class Connection:
         self.reads.set()
         self.gone = asyncio.Event()
         self.aborted = False
+        self._on_gone: Callable[[], None] | None = None
         self._pieces = list(pieces)
         self._sends_on = sends_on
 
@@ -85,6 +87,20 @@ class Connection:
     def hang_up(self) -> None:
         self.gone.set()
         self.reads.set()
+        if self._on_gone is not None:
+            self._on_gone()
+
+    @property
+    def is_behind(self) -> bool:
+        return not self.reads.is_set()
+
+    def whole_body(self, scope: Any) -> bytes | None:
+        return None
+
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        self._on_gone = on_gone
+        if self.gone.is_set() and on_gone is not None:
+            on_gone()
 
     def abort(self) -> None:
         """What the server offers to drop a connection."""
@@ -165,7 +181,7 @@ class Client:
             "query_string": query,
             "client": ("192.0.2.7", 50000),
             "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
-            "extensions": {"tollgate.abort": {"now": connection.abort}},
+            "extensions": {CONNECTION: connection},
         }
         await self.app(scope, connection.receive, connection.send)
         return connection.response

@@ -8,7 +8,7 @@ from tests.ingress.support import CHAT, OPENAI_BODY, Connection, Gateway, stay_s
 from tollgate.errors import Refusal
 from tollgate.ingress import guard
 from tollgate.ingress.guard import Load, check_head
-from tollgate.ingress.http import Incoming
+from tollgate.ingress.http import CONNECTION, Incoming
 
 
 def scope(path: str = "/v1/models", headers: tuple[tuple[bytes, bytes], ...] = ((b"host", b"h"),), query: bytes = b""):
@@ -149,7 +149,7 @@ async def test_a_refused_request_without_a_body_keeps_its_connection(gateway: Ga
 
 
 def incoming(connection: Connection) -> Incoming:
-    return Incoming(scope(CHAT), connection.receive, connection.send)
+    return Incoming(scope(CHAT) | {"extensions": {CONNECTION: connection}}, connection.receive, connection.send)
 
 
 async def test_a_body_that_does_not_come_in_time_is_given_up():

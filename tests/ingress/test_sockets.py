@@ -24,7 +24,7 @@ from tests.ingress.support import (
 )
 from tollgate.events import RequestAccepted
 from tollgate.ingress import server as server_module
-from tollgate.ingress.server import server_config
+from tollgate.ingress.server import Connection, server_config
 
 ANSWER = {
     "id": "c1",
@@ -104,6 +104,39 @@ async def test_a_closed_connection_is_a_cancellation_within_100_ms(
     writer.close()
     await asyncio.wait_for(gateway.worker.cancel_came.wait(), 5)
     assert time.perf_counter() - closed < 0.1
+
+
+async def test_a_client_is_seen_to_go_though_much_of_it_was_not_read_yet(gateway: Gateway, port: int, token: str):
+    """The server stops reading after a long body, and after the head of the next request; both come at once here."""
+    gateway.worker.script = stay_silent
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(chat(token, messages=[{"role": "user", "content": "x" * 200_000}]) + chat(token))
+    await gateway.worker.request_came.wait()
+    writer.close()
+    await asyncio.wait_for(gateway.worker.cancel_came.wait(), 5)
+
+
+async def test_who_has_gone_before_the_request_was_taken_in_has_it_cancelled(
+    gateway: Gateway, port: int, token: str, monkeypatch: pytest.MonkeyPatch
+):
+    gone = asyncio.Event()
+
+    async def prepare_late(*args: Any) -> None:
+        writer.close()
+        await gone.wait()
+
+    lost = Connection.connection_lost
+
+    def connection_lost(self: Connection, exc: Exception | None) -> None:
+        lost(self, exc)
+        gone.set()
+
+    monkeypatch.setattr(gateway.door.sealer, "prepare", prepare_late)
+    monkeypatch.setattr(Connection, "connection_lost", connection_lost)
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(chat(token))
+    await asyncio.wait_for(gateway.worker.cancel_came.wait(), 5)
+    assert gateway.worker.cancelled[0].reason == "client disconnected"
 
 
 async def test_a_client_that_never_reads_is_dropped_and_the_memory_stays_bounded(

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 from prometheus_client import CollectorRegistry
 
@@ -118,10 +119,11 @@ class Connection:
     def __init__(self, front: Front, client: Client) -> None:
         self.status: int | None = None
         self.started = 0.0
-        self.scope: dict[str, Any] = {}
+        self.connection = self
+        self.is_behind = False
         self._front = front
         self._client = client
-        self._left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._on_gone: Callable[[], None] | None = None
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = self._client.status = status
@@ -138,11 +140,16 @@ class Connection:
         if client.has_enough and not client.done:
             self.hang_up()
 
-    async def receive(self) -> None:
-        await self._left
-        raise ClientGone("the client hung up")
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        self._on_gone = on_gone
+        if self._client.hung_up and on_gone is not None:
+            on_gone()
+
+    def abort(self) -> None:
+        """There is nothing to be dropped."""
 
     def hang_up(self) -> None:
-        if not (self._left.done() or self._client.done):
+        if not (self._client.hung_up or self._client.done):
             self._client.hung_up = True
-            self._left.set_result(None)
+            if self._on_gone is not None:
+                self._on_gone()
