@@ -19,7 +19,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from tollgate.errors import OutOfRange
 from tollgate.log import kafka_reader
-from tollgate.log.kafka_reader import WAITING_BATCHES, Reader
+from tollgate.log.kafka_reader import Reader
 
 
 class FakeClient:
@@ -102,14 +102,15 @@ async def test_the_next_fetch_is_under_way_before_the_records_are_read():
     assert await read(reader) == (0, [1, 2])
 
 
-async def test_no_more_is_fetched_than_may_wait():
+async def test_no_more_is_fetched_than_may_wait(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kafka_reader, "WAITING_BYTES", 3 * len(batch(0)))
     client = FakeClient()
     reader = begun(client, 0)
-    client.answers[1] += [{0: batch(offset)} for offset in range(WAITING_BATCHES + 9)]
+    client.answers[1] += [{0: batch(offset)} for offset in range(20)]
     assert await read(reader) == (0, [0])
     await asyncio.sleep(0.02)
-    assert len(client.asked) == WAITING_BATCHES + 1
-    assert [await read(reader) for _ in range(20)] == [(0, [offset]) for offset in range(1, 21)]
+    assert len(client.asked) == 4
+    assert [await read(reader) for _ in range(19)] == [(0, [offset]) for offset in range(1, 20)]
 
 
 async def test_more_than_is_wanted_is_given_out_in_parts():

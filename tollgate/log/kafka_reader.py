@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
@@ -34,8 +34,8 @@ from . import Record
 from .kafka_clients import FETCH_WAIT_S, READ_BYTES, RETRY_PAUSE_S
 from .kafka_fetch import found_of, unpack
 
-# Batches of records that wait to be read; at this many nothing more is fetched.
-WAITING_BATCHES = 16
+# What was fetched and waits to be read, as it came; from here on nothing more is fetched.
+WAITING_BYTES = READ_BYTES
 # Waiting mends all others: a broker says a lot while it starts, stops or has no disk.
 _FINAL = (OffsetOutOfRangeError, TopicAuthorizationFailedError, CorruptRecordException, IncompatibleBrokerVersion)
 _NOBODY = -1  # as the client says of a partition without a leader
@@ -53,6 +53,14 @@ class _Place:
         self.offset = offset
 
 
+class _Batch(NamedTuple):
+    """Records of one place, and how many bytes they were."""
+
+    place: _Place
+    records: Sequence[Record]
+    size: int
+
+
 class Reader:
     """Reads partitions of one topic, each from an offset on, while more are begun and others ended.
 
@@ -63,7 +71,7 @@ class Reader:
         self._client: Any = client
         self._topic = topic
         self._places: dict[int, _Place] = {}
-        self._read: deque[tuple[_Place, Sequence[Record]]] = deque()
+        self._read: deque[_Batch] = deque()
         self._fetches: dict[int, asyncio.Task[None]] = {}  # by leader
         self._failed: Exception | None = None
         self._news = asyncio.Event()
@@ -91,7 +99,7 @@ class Reader:
         if not partitions.isdisjoint(self._places):
             for partition in partitions:
                 self._places.pop(partition, None)
-            self._read = deque(batch for batch in self._read if self._counts(batch[0]))
+            self._read = deque(batch for batch in self._read if self._counts(batch.place))
 
     async def read(self, max_records: int) -> tuple[int, Sequence[Record]]:
         """The next records of some partition, in order. An outage is waited for.
@@ -105,9 +113,9 @@ class Reader:
             if self._failed is not None:
                 failed, self._failed = self._failed, None
                 raise out_of_range(failed) if isinstance(failed, OffsetOutOfRangeError) else failed
-        place, records = self._read.popleft()
+        place, records, size = self._read.popleft()
         if len(records) > max_records:
-            self._read.appendleft((place, records[max_records:]))
+            self._read.appendleft(_Batch(place, records[max_records:], size))
             records = records[:max_records]
         self._fetch()
         return place.partition, records
@@ -117,7 +125,7 @@ class Reader:
 
     def _fetch(self) -> None:
         """Have a fetch under way at each leader of a partition, unless enough waits to be read."""
-        if len(self._read) >= WAITING_BATCHES:
+        if sum([batch.size for batch in self._read]) >= WAITING_BYTES:
             return
         wanted: dict[int, list[_Place]] = {}
         for place in self._places.values():
@@ -181,7 +189,7 @@ class Reader:
         else:
             records, place.offset = unpack(data, source, place.offset)
         if records:
-            self._read.append((place, records))
+            self._read.append(_Batch(place, records, len(data)))
 
 
 def _committed(data: bytes, aborted: Any, source: TopicPartition, start: int) -> tuple[list[Record], int]:
