@@ -1,5 +1,6 @@
 """Providers over HTTP, by aiohttp: the client that costs least per call and closes a cancelled one at once."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -20,7 +21,8 @@ UNAUTHORIZED = 401
 FAILED = 300  # and above
 MIN_SECRET_BYTES = 8  # what is shorter is a word that an error may well hold
 
-_HEADERS = {"accept-encoding": "identity", "user-agent": "tollgate"}
+# Where all that aiohttp would add is set, it need not be told for each call what to leave out.
+_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "tollgate"}
 
 
 def new_session() -> aiohttp.ClientSession:
@@ -30,7 +32,7 @@ def new_session() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        headers=_HEADERS,
     )
 
 
@@ -43,12 +45,31 @@ class HttpTransport:
         self._host = urlsplit(provider.base_url).netloc
         self.credential = credential
         self.limits: tuple[Window, ...] = ()
-        self._timeout = aiohttp.ClientTimeout(
-            total=provider.timeout_seconds, sock_connect=provider.connect_timeout_seconds
-        )
+        self._timeout_s = provider.timeout_seconds
+        # The whole call has one timer of asyncio's: aiohttp's own is entered three times for each.
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=provider.connect_timeout_seconds)
 
     @asynccontextmanager
     async def send(self, request: UpstreamRequest, *, request_id: str) -> AsyncIterator[Answer]:
+        status: int | None = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response, authorised = await self._head(request, request_id)
+                status = response.status
+                answer = _HttpAnswer(response, self._host, authorised)
+                self.limits = windows(answer.headers) or self.limits
+                try:
+                    yield answer
+                finally:
+                    response.close() if not response.content.at_eof() else response.release()
+        except TimeoutError as error:
+            late = "no answer" if status is None else "no end of its answer"
+            raise ProviderError("timeout", f"{late} from {self._host} in time", status=status) from error
+
+    async def _head(
+        self, request: UpstreamRequest, request_id: str
+    ) -> tuple[aiohttp.ClientResponse, Mapping[str, str]]:
+        """The answer as far as its head, and what of the request must not be repeated."""
         url = upstream_url(self._base_url, request.path)
         credential = self.credential
         authorised = await credential.headers(request.method, url, request.headers, request.body)
@@ -57,59 +78,52 @@ class HttpTransport:
                 request.method,
                 URL(url, encoded=True),  # as it was signed
                 data=request.body,
-                headers={**request.headers, **_HEADERS, **authorised, "x-request-id": request_id},
+                headers={**request.headers, **authorised, "x-request-id": request_id},
                 timeout=self._timeout,
                 allow_redirects=False,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ProviderError("connection", f"no connection to {self._host}: {type(error).__name__}") from error
-        except TimeoutError as error:
-            raise ProviderError("timeout", f"no answer from {self._host} in time") from error
         except aiohttp.ClientError as error:
             raise ProviderError("cut", f"{self._host} ended the connection before its answer") from error
-        answer = _HttpAnswer(response, self._host, _secrets(authorised))
         if response.status == UNAUTHORIZED:
             credential.rejected()
-        self.limits = windows(answer.headers) or self.limits
-        try:
-            yield answer
-        finally:
-            response.close() if not response.content.at_eof() else response.release()
+        return response, authorised
 
     async def close(self) -> None:
         """The session is shared, and closed by whoever made it."""
 
 
-def _secrets(authorised: Mapping[str, str]) -> tuple[bytes, ...]:
-    """What a failure must not repeat: values of the credential's headers, and the token behind a word (`Bearer`)."""
+def _without_secrets(body: bytes, authorised: Mapping[str, str]) -> bytes:
+    """A failure must not repeat the values of the credential's headers, or the token behind a word (`Bearer`)."""
     values = [part.encode() for value in authorised.values() for part in (value, value.rpartition(" ")[2])]
-    return tuple(value for value in values if len(value) >= MIN_SECRET_BYTES)
+    for value in values:
+        if len(value) >= MIN_SECRET_BYTES:
+            body = body.replace(value, b"[removed]")
+    return body
 
 
 class _HttpAnswer:
     """Of a failure the credential is taken out, for its text may go to the client."""
 
-    def __init__(self, response: aiohttp.ClientResponse, host: str, secrets: tuple[bytes, ...]) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, host: str, authorised: Mapping[str, str]) -> None:
         self._response = response
         self._host = host
-        self._secrets = secrets
+        self._authorised = authorised
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
     async def read(self) -> bytes:
         body = await self._read()
-        if self.status >= FAILED:
-            for secret in self._secrets:
-                body = body.replace(secret, b"[removed]")
-        return body
+        return body if self.status < FAILED else _without_secrets(body, self._authorised)
 
     async def _read(self) -> bytes:
         length = self._response.content_length
         if length is not None and length <= MAX_ANSWER_BYTES:
             try:
                 return await self._response.read()
-            except (TimeoutError, aiohttp.ClientError) as error:
-                raise self._broken(error) from error
+            except aiohttp.ClientError as error:
+                raise self._broken() from error
         body = bytearray()
         async for piece in self.pieces():
             body += piece
@@ -121,10 +135,8 @@ class _HttpAnswer:
         try:
             async for piece in self._response.content.iter_any():
                 yield piece
-        except (TimeoutError, aiohttp.ClientError) as error:
-            raise self._broken(error) from error
+        except aiohttp.ClientError as error:
+            raise self._broken() from error
 
-    def _broken(self, error: Exception) -> ProviderError:
-        if isinstance(error, TimeoutError):
-            return ProviderError("timeout", f"{self._host} did not finish its answer in time", status=self.status)
+    def _broken(self) -> ProviderError:
         return ProviderError("cut", f"{self._host} ended the connection in its answer", status=self.status)

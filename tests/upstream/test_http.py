@@ -1,5 +1,6 @@
 """A call over HTTP: authorised by its account's credential, and what the answer says of the account is kept."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
@@ -8,6 +9,7 @@ from aiohttp.test_utils import TestServer
 
 from tests.processors.support import always
 from tollgate.config import Account, Provider
+from tollgate.errors import ProviderError
 from tollgate.processors.metrics import WorkerMetrics
 from tollgate.processors.upstream.credentials.keys import StaticKey
 from tollgate.processors.upstream.http import HttpTransport, new_session
@@ -53,22 +55,38 @@ async def upstream() -> AsyncIterator[Upstream]:
         yield upstream
 
 
-@pytest.fixture
-async def transport(upstream: Upstream) -> AsyncIterator[HttpTransport]:
-    provider = Provider(
+def a_provider(base_url: str, *, timeout_seconds: float = 5) -> Provider:
+    return Provider(
         name="p",
         protocol="openai",
-        base_url=upstream.url,
+        base_url=base_url,
         accounts=(Account(name="main"),),
         models=("m",),
         priority=1,
-        timeout_seconds=5,
+        timeout_seconds=timeout_seconds,
         connect_timeout_seconds=5,
         max_retries=0,
         price_provider="p",
     )
+
+
+@pytest.fixture
+async def transport(upstream: Upstream) -> AsyncIterator[HttpTransport]:
     async with new_session() as session:
-        yield HttpTransport(session, provider, Credential())
+        yield HttpTransport(session, a_provider(upstream.url), Credential())
+
+
+async def slow_head(request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(60)
+    raise AssertionError
+
+
+async def slow_end(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"{")
+    await asyncio.sleep(60)
+    return response
 
 
 async def call(transport: HttpTransport, path: str = "/chat") -> int:
@@ -90,6 +108,7 @@ async def test_a_call_carries_its_credential_its_id_and_nothing_of_the_environme
         "host",
         "content-type",
         "content-length",
+        "accept",
         "accept-encoding",
         "user-agent",
         "authorization",
@@ -102,6 +121,17 @@ async def test_a_credential_that_was_refused_is_not_used_again(upstream, transpo
     await call(transport)
     await call(transport)
     assert [request.headers["authorization"] for request in upstream.seen] == ["Bearer 1", "Bearer 2"]
+
+
+@pytest.mark.parametrize(("late", "status"), [(slow_head, None), (slow_end, 200)])
+async def test_a_call_that_takes_longer_than_its_provider_may_ends_as_a_timeout(late, status):
+    app = web.Application()
+    app.router.add_post("/chat", late)
+    async with TestServer(app, shutdown_timeout=0) as server, new_session() as session:
+        transport = HttpTransport(session, a_provider(str(server.make_url("")), timeout_seconds=0.2), Credential())
+        with pytest.raises(ProviderError) as raised:
+            await call(transport)
+    assert (raised.value.error_class, raised.value.status) == ("timeout", status)
 
 
 async def test_a_path_goes_out_as_it_was_written(upstream, transport):
