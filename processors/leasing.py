@@ -34,8 +34,11 @@ class Leasing:
         `waiting` requests have none yet. Raises `Refusal` (429) when it is known that there is no room, or at the
         `last_chance`, when it is not known.
         """
+        limits = limits_on(model, rates)
+        if not limits:
+            return True
         now_s = self._world.clock_s()
-        shares = [self._share(limit, now_s) for limit in limits_on(model, rates)]
+        shares = [self._share(limit, now_s) for limit in limits]
         short = [share for share in shares if not share.left(now_s)]
         for share in short:
             denied_ms = share.denied_ms(now_s) or (UNANSWERED_MS if last_chance else 0)

@@ -10,6 +10,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -46,6 +47,7 @@ __all__ = [
 
 MAX_TIMEOUT_S = 24 * 3600
 MAX_RPM = 1_000_000
+REMEMBERED_MODELS = 4096  # by name, and by whose list was looked through: who serves them
 
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _BASE_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
@@ -301,7 +303,13 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
     def serves(self, model: str) -> bool:
         """Is the model, by its bare name, among those that the operator listed?"""
-        return any(fnmatch.fnmatchcase(model, pattern) for pattern in self.models)
+        return _is_among(model, self.models)
+
+
+@lru_cache(REMEMBERED_MODELS)
+def _is_among(model: str, patterns: tuple[str, ...]) -> bool:
+    """Each request asks this of every provider."""
+    return any(fnmatch.fnmatchcase(model, pattern) for pattern in patterns)
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,5 +33,6 @@ def usd(amount_pusd: int) -> Decimal:
 
 def usd_text(amount_pusd: int) -> str:
     """The exact amount in USD without trailing zeros, as headers and JSON strings show it: `0.0000125`."""
-    text = f"{usd(amount_pusd):f}".rstrip("0").rstrip(".")
-    return text if text not in ("", "-0") else "0"
+    whole, rest = divmod(abs(amount_pusd), PUSD_PER_USD)
+    text = f"{whole}.{rest:012}".rstrip("0").rstrip(".")
+    return text if amount_pusd >= 0 else f"-{text}"

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import NamedTuple, TypeVar
 
+import msgspec
+from msgspec.structs import replace
+
 from tollgate.config import Account, Config, Provider
 from tollgate.errors import Refusal
 from tollgate.events import Dialect
@@ -38,7 +41,7 @@ _COUNTER = Provider(
 )
 
 
-class Option(NamedTuple):
+class Option(msgspec.Struct, frozen=True):
     """One attempt that could be made; `price` is None where the model is unpriced.
 
     `least_output_tokens` is the lowest cap on output that the protocol takes, `most_output_tokens` what the model can
@@ -151,7 +154,7 @@ def _attempts(option: Option, chances: Iterator[float], draw: float) -> Iterator
     for index in range(1 + provider.max_retries):
         again = index - len(accounts)  # how often this account was tried already, less one round
         wait = min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2**again) if again >= 0 else 0
-        yield option._replace(account=accounts[index % len(accounts)], backoff_ms=int(wait * jitter))
+        yield replace(option, account=accounts[index % len(accounts)], backoff_ms=int(wait * jitter))
 
 
 def _priority(providers: Sequence[Provider], dialect: Dialect, chances: Iterator[float]) -> list[Provider]:

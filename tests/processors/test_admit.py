@@ -131,7 +131,7 @@ def test_several_choices_share_what_the_budget_pays_for():
 
 
 def test_a_budget_must_pay_for_the_shortest_answer_that_can_be_asked_for():
-    to = route(option()._replace(least_output_tokens=25))
+    to = route(option(least_output_tokens=25))
     assert isinstance(asked(ledger(), of=ask(max_output_tokens=None), to=to, limits=budget("0.0002")).record, Admitted)
     refusal = asked(ledger(), of=ask(max_output_tokens=None), to=to, limits=budget("0.000199")).refusal
     assert refusal.code == "QUOTA_EXCEEDED" and "$0.0002" in refusal.message

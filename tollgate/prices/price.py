@@ -95,8 +95,11 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     operators_own: bool = False
 
-    def tier(self, input_tokens: int) -> Tier:
-        """The tier that prices the whole of a request with so many input tokens of all classes."""
+    def tier(self, usage: Usage) -> Tier:
+        """The tier that prices the whole of a request, by its input tokens of all classes."""
+        if len(self.tiers) == 1:
+            return self.tiers[0]
+        input_tokens = sum(getattr(usage, meter) for meter in INPUT_METERS)
         for tier in reversed(self.tiers):
             if input_tokens > tier.above:
                 return tier

@@ -26,7 +26,7 @@ def rate(usage: Usage, price: Price, *, source: CostSource = "computed") -> tupl
     A class for which the model has no price is a line of cost 0 marked `unpriced`. Images, characters and sound are
     counted beside tokens: where the model is charged by one of the two, the other is no line. Nothing is billed yet.
     """
-    units = price.tier(sum(getattr(usage, meter) for meter in INPUT_METERS)).unit_pusd
+    units = price.tier(usage).unit_pusd
     counts = counted(usage)
     charged = {meter in MEASURES for meter, _ in counts if meter in units}
     lines = [
@@ -79,11 +79,14 @@ def bound_pusd(
     What has no price counts nothing here, as it does in `rate`.
     """
     tiers = price.tiers_within(input_tokens)
+    beside_tokens_pusd: int = sum(
+        count * _dearest(tiers, (meter,)) for meter in MEASURES if (count := getattr(limits, meter))
+    )
     return (
         input_tokens * _dearest(tiers, INPUT_METERS)
         + output_tokens * _dearest(tiers, OUTPUT_METERS)
-        + web_searches * _dearest(tiers, ("web_searches",))
-        + sum(count * _dearest(tiers, (meter,)) for meter, count in counted(limits) if meter in MEASURES)
+        + (web_searches * _dearest(tiers, ("web_searches",)) if web_searches else 0)
+        + beside_tokens_pusd
         + _dearest(tiers, ("request",))
     )
 

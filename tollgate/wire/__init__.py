@@ -101,7 +101,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
 
     def call_path(self, path: str, model: str) -> str:
         """Where a call goes: to the protocol's `path`, or to the provider's own."""
-        return self.path.replace("{model}", quote(model, safe="")) or path
+        return self.path.replace("{model}", quote(model, safe="")) if self.path else path
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -428,8 +428,10 @@ def text_bytes(value: object, depth: int = 0) -> int:
 def tokens(block: object, *path: str) -> int | None:
     """A count in a usage block: 0 is 0, absent or unreadable is None."""
     for name in path:
-        block = block.get(name) if isinstance(block, dict) else None
-    if isinstance(block, bool) or not isinstance(block, int) or block > MAX_TOKENS:
+        if not isinstance(block, dict):
+            return None
+        block = block.get(name)
+    if type(block) is not int or block > MAX_TOKENS:  # a bool is none
         return None
     return max(0, block)
 

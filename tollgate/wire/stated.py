@@ -18,7 +18,7 @@ MAX_COST_USD = 1_000_000  # more than that is not the cost of one call
 TICKS_PER_USD = 10**10
 
 # What may choose among the prices of a model: the field, of the answer or of its usage → its name in the price book
-_CHOOSERS = ("service_tier", "speed", "inference_geo", "search_context_size")
+_CHOOSERS = frozenset({"service_tier", "speed", "inference_geo", "search_context_size"})
 _NOTHING_SPECIAL = frozenset({"default", "standard", "auto", "not_available", "global"})
 
 
@@ -45,8 +45,8 @@ def price_context(*sources: Body) -> dict[str, str]:
     found = {
         name: value
         for source in sources
-        for name in _CHOOSERS
-        if isinstance(value := source.get(name), str) and value not in _NOTHING_SPECIAL
+        for name, value in source.items()
+        if name in _CHOOSERS and isinstance(value, str) and value not in _NOTHING_SPECIAL
     }
     if found.get("service_tier") == "batch":
         found["processing"] = found.pop("service_tier")

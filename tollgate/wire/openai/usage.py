@@ -21,15 +21,16 @@ def read_usage(block: Body, quirks: Quirks = _NO_QUIRKS) -> Usage | None:
     if prompt is None and completion is None:
         return None
     prompt, completion, total = prompt or 0, completion or 0, tokens(block, "total_tokens") or 0
-    cached = tokens(block, "prompt_tokens_details", "cached_tokens")
+    of_prompt, of_completion = block.get("prompt_tokens_details"), block.get("completion_tokens_details")
+    cached = tokens(of_prompt, "cached_tokens")
     if cached is None:
         cached = next((found for field in _CACHED if (found := tokens(block, field))), 0)
-    written = tokens(block, "prompt_tokens_details", "cache_write_tokens") or 0
-    audio_in = tokens(block, "prompt_tokens_details", "audio_tokens") or 0
-    image_in = tokens(block, "prompt_tokens_details", "image_tokens") or 0
-    reasoning = tokens(block, "completion_tokens_details", "reasoning_tokens") or 0
-    audio_out = tokens(block, "completion_tokens_details", "audio_tokens") or 0
-    image_out = tokens(block, "completion_tokens_details", "image_tokens") or 0
+    written = tokens(of_prompt, "cache_write_tokens") or 0
+    audio_in = tokens(of_prompt, "audio_tokens") or 0
+    image_in = tokens(of_prompt, "image_tokens") or 0
+    reasoning = tokens(of_completion, "reasoning_tokens") or 0
+    audio_out = tokens(of_completion, "audio_tokens") or 0
+    image_out = tokens(of_completion, "image_tokens") or 0
     beside = total - prompt - completion
     if audio_in and beside == audio_in:
         prompt += audio_in
