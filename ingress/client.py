@@ -128,9 +128,11 @@ class Client:
         headers = encoded(reply.headers)
         if self._form is not None:
             headers = [(name, value) for name, value in headers if name != b"content-type"]
-        if not any(name == b"content-type" for name, _ in headers):
-            headers.append((b"content-type", JSON.encode()))
-        self._has_words = any(name == b"content-type" and value.startswith(_WITH_WORDS) for name, value in headers)
+        content_type = dict(headers).get(b"content-type")
+        if content_type is None:
+            content_type = JSON.encode()
+            headers.append((b"content-type", content_type))
+        self._has_words = content_type.startswith(_WITH_WORDS)
         if reply.last:
             headers.append((b"content-length", str(length).encode()))
         elif self._request.stream and status == 200:

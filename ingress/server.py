@@ -86,14 +86,11 @@ class Connection(HttpToolsProtocol):
         self._head_since = self.loop.time()
         self.scope["extensions"] = self._extensions
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_since is not None:  # else it is a trailer, which must not pass for a header
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self._head_since = None
         self._framing_bytes = 0
         super().on_headers_complete()
+        self.headers = []  # for trailers, which must not pass for headers
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0
@@ -157,6 +154,9 @@ class _HeadWithBody:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
     def _flush(self) -> None:
         if self._head:

@@ -95,8 +95,7 @@ class Waiter:
     def __init__(self, on_behind: Callable[[], None] | None = None) -> None:
         self._replies: deque[Reply] = deque()
         self._ready: asyncio.Future[None] | None = None
-        self._room = asyncio.Event()
-        self._room.set()
+        self._room: asyncio.Event | None = None  # while there is none
         self.on_behind = on_behind
         self._given_up: Exception | None = None
         self.epoch = -1  # of the newest reply
@@ -112,8 +111,8 @@ class Waiter:
         self.epoch, self.taken, self.complete = reply.epoch, reply.seq + 1, reply.last
         self._replies.append(reply)
         self.unread_bytes += len(reply.body)
-        if self.unread_bytes > ROOM_BYTES:
-            self._room.clear()
+        if self.unread_bytes > ROOM_BYTES and self._room is None:
+            self._room = asyncio.Event()
         if self.behind and self.on_behind is not None:
             self.on_behind()
         self._wake()
@@ -122,7 +121,7 @@ class Waiter:
         """From now on `get` raises `why`, for whoever waits in it too, whatever has arrived. The first one stays."""
         if self._given_up is None:
             self._given_up = why
-            self._room.set()
+            self._make_room()
             self._wake()
 
     async def get(self) -> Reply:
@@ -138,17 +137,23 @@ class Waiter:
         reply = self._replies.popleft()
         self.unread_bytes -= len(reply.body)
         if self.unread_bytes <= ROOM_BYTES:
-            self._room.set()
+            self._make_room()
         return reply
 
     async def room(self) -> None:
         """Return when no more than `ROOM_BYTES` are unread, or nobody reads any more."""
-        await self._room.wait()
+        if self._room is not None:
+            await self._room.wait()
 
     def leave(self) -> None:
         """Nobody reads any more."""
         self.on_behind = None  # it refers to whoever waited: a cycle that only the collector would find
-        self._room.set()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     def _wake(self) -> None:
         if self._ready is not None and not self._ready.done():
