@@ -6,6 +6,7 @@ uncached ones, `output_tokens` do not include `reasoning_tokens`. Output counts 
 
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -61,7 +62,9 @@ class Ledger:
         """Raises `ValueError` naming the line when the file holds something else than a ledger."""
         self._max_rows = max_rows or (MAX_ROWS if path is None else MAX_ROWS_ON_FILE)
         self._open: dict[int, Call] = {}
-        self._finished: dict[int, Call] = {}  # in the order in which they finished
+        # In the order in which they finished. The first is dropped for each that is added, which a dict cannot do
+        # without walking over all that it has dropped before.
+        self._finished: OrderedDict[int, Call] = OrderedDict()
         self._last_seq = 0
         self._file: int | None = None
         if path is not None:
@@ -127,7 +130,7 @@ class Ledger:
     def _make_room(self) -> None:
         if self._file is not None or not self._finished:
             raise LedgerFull(f"the ledger holds {self._max_rows} calls; clear it or start another")
-        del self._finished[next(iter(self._finished))]
+        self._finished.popitem(last=False)
 
     def _write(self, call: Call) -> None:
         if self._file is not None:

@@ -1,13 +1,16 @@
 """The sandbox provider over HTTP, as a process of its own."""
 
 import argparse
+import asyncio
 import contextlib
 import logging
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tollgate.sandbox.app import create_app
 from tollgate.sandbox.delivery import Cut
@@ -28,9 +31,10 @@ def serve(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, ledger_path: Path 
     config = uvicorn.Config(
         create_app(ledger),
         loop="uvloop",
-        http="httptools",
+        http=_Connection,
         lifespan="off",
         access_log=False,
+        proxy_headers=False,  # nobody asks where a call came from
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
@@ -45,6 +49,48 @@ def serve(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, ledger_path: Path 
                 uvicorn.Server(config).run(sockets=[listener])
         finally:
             ledger.close()
+
+
+class _Connection(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.transport = _HeadWithBody(transport, self.loop)  # type: ignore[assignment]
+
+
+class _HeadWithBody:
+    """A transport that sends the head of an answer with the first piece of its body, which follows within the turn.
+
+    uvicorn writes them apart and uvloop sends at every write: a quarter of what a call costs here, and of what it costs
+    a caller to read. The gateway's ingress does the same, in code of its own.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.1 ") and not self._head:
+            self._head = data
+            self._loop.call_soon(self._flush)
+        else:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._transport.write(head)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
