@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import monotonic
 
+import uvloop
+
 import tollgate.errors
 from tollgate.errors import LogUnavailable, TollgateError
 from tollgate.log import Log
@@ -90,7 +92,7 @@ def _main(
     gc.set_threshold(GC_THRESHOLD)
     try:
         with one_of_the_replay(to):
-            rows, skipped = asyncio.run(_fold(pipe, open_log, to, stretches, open_day, max_rows))
+            rows, skipped = uvloop.run(_fold(pipe, open_log, to, stretches, open_day, max_rows))
         pipe.send((rows, skipped))
     except (BrokenPipeError, KeyboardInterrupt):
         return  # the parent is gone

@@ -31,6 +31,8 @@ BATCH_BYTES = 256 << 10
 # One read. The broker sends a record that is larger all the same.
 READ_ROWS = 1_000
 READ_BYTES = 4 << 20
+# The same of a range, which is read as fast as it can be: more at a time falls out of the processor's cache meanwhile.
+SCAN_BYTES = 1 << 20
 # A fetch that found nothing returns after this.
 FETCH_WAIT_S = 0.5
 

@@ -20,7 +20,7 @@ from tollgate.errors import LogUnavailable, OutOfRange, UsageError
 from tollgate.topics import Topics
 
 from . import Record
-from .kafka_clients import FETCH_WAIT_S, READ_BYTES, READ_ROWS, Options, new_consumer
+from .kafka_clients import FETCH_WAIT_S, READ_ROWS, SCAN_BYTES, Options, new_consumer
 from .kafka_fetch import LeftToTheConsumer, fetch
 from .kafka_reader import Reader, out_of_range, record_of
 from .reach import pause_s
@@ -98,7 +98,7 @@ class KafkaReading:
     async def _range(self, source: TopicPartition, start: int, end: int) -> AsyncIterator[Sequence[Record]]:
         """Read batch by batch, as far as that goes."""
         try:
-            async for records in fetch(self._options, source, start, end, max_bytes=READ_BYTES):
+            async for records in fetch(self._options, source, start, end, max_bytes=SCAN_BYTES):
                 start = records[-1].offset + 1
                 for first in range(0, len(records), READ_ROWS):
                     yield records[first : first + READ_ROWS]
