@@ -14,24 +14,27 @@ import msgspec
 import pyarrow as pa
 
 from tollgate.errors import Unreadable
-from tollgate.events import Adjusted, AuditRecorded, Ended, OwnerTook, decode
+from tollgate.events import Adjusted, AuditRecorded, Ended, OwnerTook, decode, encode
 from tollgate.journal import JOURNAL, NO_EPOCH, valid
 from tollgate.log import Record
 from tollgate.sinks import rows
+from tollgate.sinks.ends import FIRST_BYTES
 from tollgate.sinks.manifest import Cursor
-from tollgate.sinks.rows import DAY_MS, Placed, PlacedAudit
+from tollgate.sinks.rows import DAY_MS, Booking, PlacedAudit, PlacedEnd
 
 AUDIT = "audit"
 TOPICS = (JOURNAL, AUDIT)
 
-# Events that become columns together. About 1 ms; fewer at a time cost more each.
-SEAL_EVENTS = 200
+# Records that become columns together. About 2 ms, half of which is the same for any number of them.
+SEAL_EVENTS = 100
 
 # Half of the journal's records, of which no row is made: told by their first bytes, they need not be decoded.
 _NO_ROWS = (b'{"type":"admitted.', b'{"type":"attempt_started.')
 
+_UNFIT = (pa.ArrowInvalid, OverflowError)
 
-Of = TypeVar("Of", Placed, PlacedAudit)
+
+Placed = TypeVar("Placed", PlacedEnd, Booking, PlacedAudit)
 
 
 class Skipped(NamedTuple):
@@ -77,8 +80,9 @@ class Fold:
         self._cursors: dict[str, Cursor] = {key: msgspec.structs.replace(cursor) for key, cursor in cursors.items()}
         self._base = dict(cursors)
         self._seal_events = seal_events
-        # Events that are no columns yet, by day since 1970.
-        self._journal: defaultdict[int, list[Placed]] = defaultdict(list)
+        # What is no columns yet, by day since 1970.
+        self._ends: defaultdict[int, list[PlacedEnd]] = defaultdict(list)
+        self._adjustments: defaultdict[int, list[Booking]] = defaultdict(list)
         self._audit: defaultdict[int, list[PlacedAudit]] = defaultdict(list)
         self._loose = 0
         self._sealed: defaultdict[tuple[int, str], list[Any]] = defaultdict(list)
@@ -89,9 +93,8 @@ class Fold:
 
     @property
     def size(self) -> int:
-        """How many rows a cut would give."""
-        loose = sum(rows.rows_of(each.event) for of_day in self._journal.values() for each in of_day)
-        return self._sealed_size + loose + sum(map(len, self._audit.values()))
+        """How many rows a cut would give; what is no columns yet counts as one row a record."""
+        return self._sealed_size + self._loose
 
     def offset(self, topic: str, partition: int) -> int:
         """The offset of the next record to take."""
@@ -112,12 +115,12 @@ class Fold:
             return
         topic, partition = records[0].topic, records[0].partition
         cursor = self._cursors.setdefault(cursor_key(topic, partition), Cursor())
-        take_one, passed = (self._take_journal, _NO_ROWS) if topic == JOURNAL else (self._take_audit, ())
         if records[0].offset < cursor.offset:
             records = [record for record in records if record.offset >= cursor.offset]
+        take_one = self._take_journal if topic == JOURNAL else self._take_audit
         for record in records:
             value = record.value
-            if value is None or value.startswith(passed):
+            if value is None:
                 continue
             try:
                 take_one(cursor, record, value)
@@ -149,50 +152,69 @@ class Fold:
         return batch
 
     def _seal(self) -> None:
-        """Put the loose events into columns. A record with a number that no column holds is skipped whole."""
-        for day, of_journal in self._journal.items():
-            for table, columns in self._tables(JOURNAL, rows.journal_tables, of_journal).items():
-                self._keep(day, table, columns)
+        """Put what is loose into columns.
+
+        A record that cannot be read, or has a number that no column holds, is skipped whole.
+        """
+        for day, ends in self._ends.items():
+            tables, fit = self._tables(JOURNAL, rows.end_tables, ends)
+            self.fenced += fit - tables["usage"].num_rows
+            self._keep(day, tables)
+        for day, adjustments in self._adjustments.items():
+            self._keep(day, self._tables(JOURNAL, rows.adjustment_tables, adjustments)[0])
         for day, of_audit in self._audit.items():
-            for table, columns in self._tables(AUDIT, rows.audit_tables, of_audit).items():
-                self._keep(day, table, columns)
-        self._journal.clear()
+            self._keep(day, self._tables(AUDIT, rows.audit_tables, of_audit)[0])
+        self._ends.clear()
+        self._adjustments.clear()
         self._audit.clear()
         self._loose = 0
 
-    def _keep(self, day: int, table: str, columns: Any) -> None:
-        if columns.num_rows:
-            self._sealed[day, table].append(columns)
-            self._sealed_size += columns.num_rows
+    def _keep(self, day: int, tables: Mapping[str, Any]) -> None:
+        for table, columns in tables.items():
+            if columns.num_rows:
+                self._sealed[day, table].append(columns)
+                self._sealed_size += columns.num_rows
 
     def _tables(
-        self, topic: str, make: Callable[[Sequence[Of]], dict[str, Any]], placed: Sequence[Of]
-    ) -> dict[str, Any]:
+        self, topic: str, make: Callable[[Sequence[Placed]], dict[str, Any]], placed: Sequence[Placed]
+    ) -> tuple[dict[str, Any], int]:
+        """The tables, and of how many records they are: all of them, nearly always."""
         try:
-            return make(placed)
-        except (pa.ArrowInvalid, OverflowError):
+            return make(placed), len(placed)
+        except _UNFIT:
             fit = []
             for each in placed:
                 try:
                     make([each])
-                except (pa.ArrowInvalid, OverflowError) as error:
-                    self._skipped.append(Skipped(topic, each.partition, each.offset, str(error)))
+                except _UNFIT as error:
+                    self._skipped.append(Skipped(topic, each.partition, each.offset, _reason(each, error)))
                 else:
                     fit.append(each)
-            return make(fit)
+            return make(fit), len(fit)
 
     def _take_journal(self, cursor: Cursor, record: Record, value: bytes) -> None:
+        if value.startswith(_NO_ROWS):
+            return
+        if value.startswith(FIRST_BYTES):
+            self._take_end(cursor, record, value)
+            return
         event = decode(value)
-        kind = type(event)
-        if kind is OwnerTook:
+        if isinstance(event, OwnerTook):
             cursor.epoch = record.offset
-        elif kind is Ended or kind is Adjusted:
+        elif isinstance(event, Ended):
+            self._take_end(cursor, record, encode(event))
+        elif isinstance(event, Adjusted):
             if valid(cursor.epoch, event):
-                placed = Placed(event, record.partition, record.offset, record.timestamp_ms)  # type: ignore[arg-type]
-                self._journal[record.timestamp_ms // DAY_MS].append(placed)
+                booking = rows.adjustment(event, record.partition, record.offset, record.timestamp_ms)
+                self._adjustments[record.timestamp_ms // DAY_MS].append(booking)
                 self._loose += 1
             else:
                 self.fenced += 1
+
+    def _take_end(self, cursor: Cursor, record: Record, value: bytes) -> None:
+        placed = PlacedEnd(value, cursor.epoch, record.partition, record.offset, record.timestamp_ms)
+        self._ends[record.timestamp_ms // DAY_MS].append(placed)
+        self._loose += 1
 
     def _take_audit(self, cursor: Cursor, record: Record, value: bytes) -> None:
         cursor.hash = chain(cursor.hash, value)
@@ -202,6 +224,16 @@ class Fold:
         placed = PlacedAudit(event, record.partition, record.offset, record.timestamp_ms, cursor.hash)
         self._audit[record.timestamp_ms // DAY_MS].append(placed)
         self._loose += 1
+
+
+def _reason(placed: PlacedEnd | Booking | PlacedAudit, error: Exception) -> str:
+    """Why it makes no row. What is wrong with an end is better said by who reads one value after the other."""
+    if isinstance(placed, PlacedEnd):
+        try:
+            decode(placed.value)
+        except Unreadable as unreadable:
+            return str(unreadable)
+    return str(error)
 
 
 def chain(hash: str, value: bytes) -> str:

@@ -2,38 +2,62 @@
 
 A row is a pure function of one record and its place in the log; its last two columns name that place. Nothing in a
 row is ever changed: what is learned later is a further row of `costs`, with a revision and a time of its own.
-Unknown is null, never 0. Some hundred records are made into columns at once, with no rows between. Pure: no clock, no
-I/O.
+Unknown is null, never 0. Some hundred records are made into columns at once, with no rows between; those of ends are
+taken from Arrow's own columns, and no value of theirs becomes an object. Pure: no clock, no I/O.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import accumulate, chain, pairwise, repeat
+from itertools import accumulate, chain, compress, pairwise, repeat
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from tollgate.events import Adjusted, Attempt, AuditRecorded, CostLine, Ended, Request, Usage
-from tollgate.sinks.arrays import INT, MONEY, TEXT, double, flag, indices, integer, long, money, tags, text, time
+from tollgate.events import Adjusted, Attempt, AuditRecorded, CostLine, Ended, Request
+from tollgate.journal import NO_EPOCH
+from tollgate.sinks.arrays import (
+    DOUBLE,
+    FLAG,
+    INT,
+    LONG,
+    MONEY,
+    PICO,
+    TEXT,
+    TIME,
+    indices,
+    integer,
+    long,
+    maps,
+    pico,
+    text,
+    time,
+    usd,
+)
+from tollgate.sinks.ends import fields, read_ends
 from tollgate.sinks.schemas import SCHEMAS
 
 DAY_MS = 86_400_000
 
-Fields: TypeAlias = dict[str, Sequence[Any]]
-"""Values by the name of a field."""
+Columns: TypeAlias = dict[str, Any]
+"""Arrow's columns by the name of a field."""
 
 _FIRST_REVISION = pa.scalar(0, INT)
-_NO_USAGE = Usage()
 # From the most certain to the least: a sum is as certain as its least certain part.
 _CERTAINTY = ("provider_reported", "computed", "estimated", "unpriced")
 _ONLY_UNPRICED = {"unpriced"}
+_CACHE_WRITES = ("cache_write_5m_tokens", "cache_write_1h_tokens", "cache_write_tokens")
 
 
-class Placed(NamedTuple):
-    """An event that makes rows, with the place and the time that the log gave it."""
+class PlacedEnd(NamedTuple):
+    """An end as it stands on the log, with the epoch in force there, its place, and the time that the log gave it.
 
-    event: Ended | Adjusted
+    `value` is as `read_ends` takes it.
+    """
+
+    value: bytes
+    epoch: int
     partition: int
     offset: int
     timestamp_ms: int
@@ -63,142 +87,112 @@ class Booking(NamedTuple):
     timestamp_ms: int
 
 
-def journal_tables(placed: Sequence[Placed]) -> dict[str, Any]:
-    """The rows of records of the journal as one `pyarrow.Table` a table; those of adjustments come last.
+def end_tables(placed: Sequence[PlacedEnd]) -> dict[str, Any]:
+    """The rows of ends as one `pyarrow.Table` a table: one a request, one an attempt, one a cost line.
 
-    Raises `pyarrow.ArrowInvalid` or `OverflowError` when a number is larger than its column holds.
+    An end with another epoch than the one in force makes none (`tollgate.journal.valid`). Raises
+    `pyarrow.ArrowInvalid` or `OverflowError` when one cannot be read, or has a number that no column holds.
     """
-    ends = [each for each in placed if type(each.event) is Ended]
-    tables = _end_tables(ends)
-    if len(ends) < len(placed):
-        adjusted = costs_table([_adjustment(each) for each in placed if type(each.event) is Adjusted])
-        tables["costs"] = pa.concat_tables([tables["costs"], adjusted])
-    return tables
+    values, epochs, *places = zip(*placed, strict=True) if placed else [()] * len(PlacedEnd._fields)
+    batch = read_ends(values)
+    in_force = long(epochs)
+    valid = pc.and_(pc.equal(batch.column("epoch"), in_force), pc.not_equal(in_force, NO_EPOCH))
+    if not valid.false_count:
+        return _end_tables(batch, *places)
+    kept = valid.to_pylist()
+    return _end_tables(batch.filter(valid), *(list(compress(column, kept)) for column in places))
 
 
-def rows_of(event: Ended | Adjusted) -> int:
-    """How many rows the event makes, in all tables."""
-    if type(event) is Adjusted:
-        return len(event.lines)
-    assert type(event) is Ended
-    return 1 + sum([1 + len(attempt.lines) for attempt in event.attempts])
-
-
-def _end_tables(placed: Sequence[Placed]) -> dict[str, Any]:
-    """The rows of ends: one a request, one an attempt, one a cost line."""
-    events, partitions, offsets, times_ms = zip(*placed, strict=True) if placed else ((), (), (), ())
-    ends = _fields(Ended, events)
-    requests = _fields(Request, ends["request"])
-    attempts_of_end = list(map(len, ends["attempts"]))
-    every_attempt = list(chain.from_iterable(ends["attempts"]))
-    attempts = _fields(Attempt, every_attempt)
-    lines_of_attempt = list(map(len, attempts["lines"]))
-    lines = _fields(CostLine, list(chain.from_iterable(attempts["lines"])))
+def _end_tables(
+    batch: Any, partitions: Sequence[int], offsets: Sequence[int], times_ms: Sequence[int]
+) -> dict[str, Any]:
+    ends = fields(Ended, batch.columns)
+    requests = fields(Request, ends["request"].flatten())
+    attempts = fields(Attempt, ends["attempts"].flatten().flatten())
+    lines = fields(CostLine, attempts["lines"].flatten().flatten())
+    attempts_of_end = ends["attempts"].offsets.to_pylist()
+    lines_of_attempt = attempts["lines"].offsets.to_pylist()
+    lines_of_end = [lines_of_attempt[attempt] for attempt in attempts_of_end]
+    sources = lines["cost_source"].to_pylist()
 
     # What all rows of a request share; then what those of an attempt do.
     shared = {
-        "request_id": text(requests["request_id"]),
+        "request_id": requests["request_id"],
         "ts": time(times_ms),
-        "org_id": text(requests["org_id"]),
+        "org_id": requests["org_id"],
         "log_partition": integer(partitions),
         "log_offset": long(offsets),
     }
-    end_of_attempt = _repeated(attempts_of_end)
-    shared_by_attempt = {name: column.take(end_of_attempt) for name, column in shared.items()}
-    called = {name: text(attempts[name]) for name in ("provider", "account", "model", "usage_source")}
-    attempt_numbers = integer(attempts["attempt"])
+    end_of_attempt = pc.list_parent_indices(ends["attempts"])
+    shared_by_attempt = _taken(shared, end_of_attempt)
 
-    usage = _usage(ends, requests, attempts, lines, shared, called)
-    calls = _attempts(attempts, lines, shared_by_attempt | called | {"attempt": attempt_numbers})
+    cost_of_end = _cost(ends["cost_pusd"], ends["bill_pusd"], sources, lines_of_end)
+    usage = _usage(ends, requests, attempts, attempts_of_end, shared | cost_of_end)
+    cost_pusd, bill_pusd = (_sums(lines[name], lines_of_attempt) for name in ("cost_pusd", "bill_pusd"))
+    cost_of_attempt = _cost(cost_pusd, bill_pusd, sources, lines_of_attempt)
+    calls = _attempts(attempts, shared_by_attempt | cost_of_attempt)
     costs = _costs(
         lines,
         lines_of_attempt,
         shared_by_attempt
         | {
-            "attempt": attempt_numbers,
-            "revision": pa.repeat(_FIRST_REVISION, len(every_attempt)),
-            "period": text(ends["period"]).take(end_of_attempt),
+            "attempt": attempts["attempt"],
+            "revision": pa.repeat(_FIRST_REVISION, len(end_of_attempt)),
+            "period": ends["period"].take(end_of_attempt),
         },
     )
     return {"usage": usage, "attempts": calls, "costs": costs}
 
 
-def _usage(
-    ends: Fields, requests: Fields, attempts: Fields, lines: Fields, shared: dict[str, Any], called: dict[str, Any]
-) -> Any:
+def _usage(ends: Columns, requests: Columns, attempts: Columns, bounds: Sequence[int], shared: Columns) -> Any:
     """One row a request. Provider, model and tokens are those of the attempt that answered, or else the last.
 
-    Tokens are null when a call was made but its usage is unknown, 0 when none was made. The cost is that of all
-    attempts; null when there is usage but no price for any of it, and the known part when there is for some.
+    Tokens are null when a call was made but its usage is unknown, 0 when none was made.
     """
-    answers = _answers(ends["attempts"])
-    of_answer = pa.array(answers, INT)
-    usages = [_NO_USAGE if answer is None else attempts["usage"][answer] for answer in answers]
-    first_line = list(accumulate(map(len, attempts["lines"]), initial=0))
-    bounds = [first_line[attempt] for attempt in accumulate(map(len, ends["attempts"]), initial=0)]
-    sources = _sources(lines["cost_source"], bounds)
+    answer = pa.array(_answers(attempts["outcome"], bounds), INT)
     return _table(
         "usage",
         {
             **shared,
-            "team_id": text(requests["team_id"]),
-            "key_id": text(requests["key_id"]),
-            "user_id": text(requests["user_id"]),
-            "endpoint": text(requests["endpoint"]),
-            "dialect": text(requests["dialect"]),
-            "model_requested": text(requests["model"]),
-            **{name: column.take(of_answer) for name, column in called.items()},
-            "status": text(ends["status"]),
-            "http_status": integer(ends["http_status"]),
-            "error": text(ends["error"]),
-            "reason": text(ends["reason"]),
-            "stream": flag(requests["stream"]),
-            **_tokens(usages),
-            "cost_usd": money(_where_priced(ends["cost_pusd"], lines["cost_source"], bounds)),
-            "bill_usd": money(ends["bill_pusd"]),
-            "hold_usd": money(ends["hold_pusd"]),
-            "cost_source": text(sources),
-            "period": text(ends["period"]),
-            "latency_ms": long(ends["latency_ms"]),
-            "ttft_ms": long(ends["ttft_ms"]),
-            "overhead_ms": double([overhead_us / 1000 for overhead_us in ends["overhead_us"]]),
-            "cache": text(ends["cache"]),
-            "attempts": integer(list(map(len, ends["attempts"]))),
-            "tags": tags(requests["tags"]),
-            "price_version": text(ends["price_version"]),
-            "accepted_at": time([accepted_ms or None for accepted_ms in requests["accepted_ms"]]),
+            "team_id": requests["team_id"],
+            "key_id": requests["key_id"],
+            "user_id": requests["user_id"],
+            "endpoint": requests["endpoint"],
+            "dialect": requests["dialect"],
+            "model_requested": requests["model"],
+            **_taken({name: attempts[name] for name in ("provider", "account", "model", "usage_source")}, answer),
+            "status": ends["status"],
+            "http_status": ends["http_status"],
+            "error": ends["error"],
+            "reason": ends["reason"],
+            "stream": requests["stream"],
+            **_tokens(attempts["usage"], answer),
+            "hold_usd": usd(ends["hold_pusd"]),
+            "period": ends["period"],
+            "latency_ms": ends["latency_ms"],
+            "ttft_ms": ends["ttft_ms"],
+            "overhead_ms": pc.divide(ends["overhead_us"].cast(DOUBLE), 1000.0),
+            "cache": ends["cache"],
+            "attempts": integer(_counts(bounds)),
+            "tags": maps(requests["tags"]),
+            "price_version": ends["price_version"],
+            "accepted_at": requests["accepted_ms"].cast(TIME),
         },
     )
 
 
-def _attempts(attempts: Fields, lines: Fields, shared: dict[str, Any]) -> Any:
+def _attempts(attempts: Columns, shared: Columns) -> Any:
     """One row a provider call; its cost as it was known when the request ended."""
-    bounds = list(accumulate(map(len, attempts["lines"]), initial=0))
-    costs_pusd = _sums(lines["cost_pusd"], bounds)
-    return _table(
-        "attempts",
-        {
-            **shared,
-            "served_model": text(attempts["served_model"]),
-            "outcome": text(attempts["outcome"]),
-            "error_class": text(attempts["error_class"]),
-            "http_status": integer(attempts["http_status"]),
-            "reason": text(attempts["reason"]),
-            "started_at": time([started_ms or None for started_ms in attempts["started_ms"]]),
-            "latency_ms": long(attempts["latency_ms"]),
-            "ttft_ms": long(attempts["ttft_ms"]),
-            "finish_reason": text(attempts["finish_reason"]),
-            "upstream_request_id": text(attempts["upstream_request_id"]),
-            "cost_usd": money(_where_priced(costs_pusd, lines["cost_source"], bounds)),
-            "bill_usd": money(_sums(lines["bill_pusd"], bounds)),
-            "cost_source": text(_sources(lines["cost_source"], bounds)),
-            "usage_raw": text(attempts["usage_raw"]),
-        },
+    same = (
+        *("attempt", "provider", "account", "model", "served_model", "outcome", "error_class", "http_status", "reason"),
+        *("latency_ms", "ttft_ms", "finish_reason", "upstream_request_id", "usage_source", "usage_raw"),
     )
+    started = {"started_at": attempts["started_ms"].cast(TIME)}
+    return _table("attempts", shared | {name: attempts[name] for name in same} | started)
 
 
 def costs_table(bookings: Sequence[Booking]) -> Any:
-    """The rows of lines that were booked apart from an end. Raises as `journal_tables`."""
+    """The rows of lines that were booked apart from an end. Raises as `end_tables`."""
     groups, request_ids, org_ids, attempts, revisions, periods, partitions, offsets, times_ms = (
         zip(*bookings, strict=True) if bookings else [()] * len(Booking._fields)
     )
@@ -212,14 +206,22 @@ def costs_table(bookings: Sequence[Booking]) -> Any:
         "log_offset": long(offsets),
         "ts": time(times_ms),
     }
-    lines = _fields(CostLine, list(chain.from_iterable(groups)))
-    return _costs(lines, list(map(len, groups)), shared)
+    lines = [msgspec.structs.astuple(line) for line in chain.from_iterable(groups)]
+    columns = zip(*lines, strict=True) if lines else [()] * len(_LINE)
+    bounds = list(accumulate(map(len, groups), initial=0))
+    return _costs({name: made(column) for (name, made), column in zip(_LINE, columns, strict=True)}, bounds, shared)
 
 
-def _adjustment(placed: Placed) -> Booking:
+_LINE = list(zip(CostLine.__struct_fields__, (text, long, pico, pico, pico, text, text), strict=True))
+
+
+def adjustment_tables(bookings: Sequence[Booking]) -> dict[str, Any]:
+    """The rows of adjustments, in the one table `costs`. Raises as `end_tables`."""
+    return {"costs": costs_table(bookings)}
+
+
+def adjustment(event: Adjusted, partition: int, offset: int, timestamp_ms: int) -> Booking:
     """It counts in the period of its own time: what was invoiced stays as it was."""
-    event, partition, offset, timestamp_ms = placed
-    assert type(event) is Adjusted
     return Booking(
         event.lines,
         event.request_id,
@@ -233,35 +235,33 @@ def _adjustment(placed: Placed) -> Booking:
     )
 
 
-def _costs(lines: Fields, counts: Sequence[int], shared: dict[str, Any]) -> Any:
-    """One row a cost line, in groups of so many that share columns. Price and cost of what has no price are null; its
-    bill is 0."""
-    unit_prices_pusd, costs_pusd = lines["unit_price_pusd"], lines["cost_pusd"]
-    if "unpriced" in lines["cost_source"]:
-        priced = [source != "unpriced" for source in lines["cost_source"]]
-        unit_prices_pusd, costs_pusd = (
-            [amount if known else None for amount, known in zip(amounts, priced, strict=True)]
-            for amounts in (unit_prices_pusd, costs_pusd)
-        )
-    group = _repeated(counts)
+def _costs(lines: Columns, bounds: Sequence[int], shared: Columns) -> Any:
+    """One row a cost line, in groups that share columns. Price and cost of what has no price are null; its bill is
+    0."""
+    unit_prices, costs = usd(lines["unit_price_pusd"]), usd(lines["cost_pusd"])
+    unpriced = pc.equal(lines["cost_source"], "unpriced")
+    if unpriced.true_count:
+        unit_prices, costs = (pc.if_else(unpriced, None, amounts) for amounts in (unit_prices, costs))
+    counts = _counts(bounds)
+    group = indices(chain.from_iterable(map(repeat, range(len(counts)), counts)))
     return _table(
         "costs",
         {
-            **{name: column.take(group) for name, column in shared.items()},
+            **_taken(shared, group),
             "line": indices(chain.from_iterable(map(range, counts))),
-            "meter": text(lines["meter"]),
-            "quantity": long(lines["quantity"]),
-            "unit_price_usd": money(unit_prices_pusd),
-            "cost_usd": money(costs_pusd),
-            "bill_usd": money(lines["bill_pusd"]),
-            "price_version": text(lines["price_version"]),
-            "cost_source": text(lines["cost_source"]),
+            "meter": lines["meter"],
+            "quantity": lines["quantity"],
+            "unit_price_usd": unit_prices,
+            "cost_usd": costs,
+            "bill_usd": usd(lines["bill_pusd"]),
+            "price_version": lines["price_version"],
+            "cost_source": lines["cost_source"],
         },
     )
 
 
 def audit_tables(placed: Sequence[PlacedAudit]) -> dict[str, Any]:
-    """One row an audit record, in the one table `audit`. Raises as `journal_tables`.
+    """One row an audit record, in the one table `audit`. Raises as `end_tables`.
 
     Accesses that reach a provider have their cost in `usage`; `provider` and `cost_usd` are null here.
     """
@@ -308,69 +308,66 @@ def _table(name: str, columns: dict[str, Any]) -> Any:
     return pa.Table.from_arrays([columns[column] for column in schema.names], schema=schema)
 
 
-def _fields(struct: type[msgspec.Struct], objects: Sequence[Any]) -> Fields:
-    """The objects' values by field. Each object is looked at once: field after field, most of the time would go into
-    fetching the same objects from memory again."""
-    names = struct.__struct_fields__
-    columns = zip(*map(msgspec.structs.astuple, objects), strict=True) if objects else [()] * len(names)
-    return dict(zip(names, columns, strict=True))
-
-
-def _repeated(counts: Sequence[int]) -> Any:
-    """The position of each count, as often as it says."""
-    return indices(chain.from_iterable(map(repeat, range(len(counts)), counts)))
-
-
-def _answers(attempts_of_ends: Sequence[Sequence[Attempt]]) -> list[int | None]:
-    """Which attempt answered, or else was the last: its position among all attempts of all ends; None without any."""
+def _answers(outcomes: Any, bounds: Sequence[int]) -> list[int | None]:
+    """Which attempt of each end answered, or else was the last: its position among all attempts; None without any."""
+    ok = pc.equal(outcomes, "ok").to_pylist()
     found: list[int | None] = []
-    first = 0
-    for attempts in attempts_of_ends:
-        answer = len(attempts) - 1
-        for number in range(answer, -1, -1):
-            if attempts[number].outcome == "ok":
-                answer = number
-                break
-        found.append(first + answer if attempts else None)
-        first += len(attempts)
+    for begin, end in pairwise(bounds):
+        answer = end - 1
+        if end - begin > 1:
+            answer = next((attempt for attempt in range(answer, begin - 1, -1) if ok[attempt]), answer)
+        found.append(answer if end > begin else None)
     return found
 
 
-def _tokens(usages: Sequence[Usage | None]) -> dict[str, Any]:
-    """The columns of tokens, null where the usage is."""
-    fields = _fields(Usage, [_NO_USAGE if usage is None else usage for usage in usages])
-    cache_writes = (fields[f"cache_write{lifetime}_tokens"] for lifetime in ("_5m", "_1h", ""))
-    fields["cache_write_tokens"] = list(map(sum, zip(*cache_writes, strict=True)))
-    names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
-    if None not in usages:
-        return {name: long(fields[name]) for name in names}
-    known = [usage is not None for usage in usages]
-    return {
-        name: long([tokens if told else None for tokens, told in zip(fields[name], known, strict=True)])
-        for name in names
-    }
+def _tokens(usages: Any, answer: Any) -> Columns:
+    """The columns of tokens of the attempts that answered, null where their usage is."""
+    names = ("input_tokens", "cache_read_tokens", "output_tokens", "reasoning_tokens", *_CACHE_WRITES)
+    found = _taken({"known": usages.is_valid(), **{name: usages.field(name) for name in names}}, answer)
+    known = found.pop("known").fill_null(True)
+    # A count that is left out is 0, and so is that of no attempt.
+    tokens = {name: counts.fill_null(0) for name, counts in found.items()}
+    five_minutes, an_hour, unstated = (tokens.pop(name) for name in _CACHE_WRITES)
+    tokens["cache_write_tokens"] = pc.add_checked(pc.add_checked(five_minutes, an_hour), unstated)
+    if known.false_count:
+        return {name: pc.if_else(known, counts, None) for name, counts in tokens.items()}
+    return tokens
 
 
-# Groups of cost lines: `bounds` are where each begins, and where the last ends.
+def _taken(columns: Columns, positions: Any) -> Columns:
+    """What the columns have at these positions. All of them at once: asked for one by one, asking costs most."""
+    found = pa.RecordBatch.from_arrays(list(columns.values()), list(columns)).take(positions)
+    return dict(zip(columns, found.columns, strict=True))
 
 
-def _sums(amounts: Sequence[int], bounds: Sequence[int]) -> list[int]:
-    before = list(accumulate(amounts, initial=0))
-    return [before[end] - before[begin] for begin, end in pairwise(bounds)]
+# Groups of attempts or lines: `bounds` are where each begins, and where the last ends.
 
 
-def _sources(sources: Sequence[str], bounds: Sequence[int]) -> list[str | None]:
-    """The least certain source of each group, None without any."""
+def _counts(bounds: Sequence[int]) -> list[int]:
+    return [end - begin for begin, end in pairwise(bounds)]
+
+
+def _sums(amounts_pusd: Any, bounds: Sequence[int]) -> Any:
+    try:
+        before = pa.concat_arrays([_ZERO, pc.cumulative_sum_checked(amounts_pusd.cast(LONG))]).take(indices(bounds))
+        return pc.subtract_checked(before[1:], before[:-1]).cast(PICO)
+    except pa.ArrowInvalid:  # amounts beyond 9.2 million USD: slower, as exact
+        amounts = [int(amount) for amount in amounts_pusd.to_pylist()]
+        return pa.array([sum(amounts[begin:end]) for begin, end in pairwise(bounds)], PICO)
+
+
+def _cost(costs_pusd: Any, bills_pusd: Any, sources: Sequence[str], bounds: Sequence[int]) -> Columns:
+    """What groups of lines cost: null when none of them has a price, the known part when some have; and the least
+    certain of their sources, null without any."""
+    costs = usd(costs_pusd)
+    if "unpriced" in sources:
+        unknown = [set(sources[begin:end]) == _ONLY_UNPRICED for begin, end in pairwise(bounds)]
+        costs = pc.if_else(pa.array(unknown, FLAG), None, costs)
     if len(set(sources)) == 1:
-        return [sources[0] if end > begin else None for begin, end in pairwise(bounds)]
-    return [max(sources[begin:end], key=_CERTAINTY.index, default=None) for begin, end in pairwise(bounds)]
+        certainty = [sources[0] if end > begin else None for begin, end in pairwise(bounds)]
+    else:
+        certainty = [max(sources[begin:end], key=_CERTAINTY.index, default=None) for begin, end in pairwise(bounds)]
+    return {"cost_usd": costs, "bill_usd": usd(bills_pusd), "cost_source": text(certainty)}
 
 
-def _where_priced(amounts: Sequence[int], sources: Sequence[str], bounds: Sequence[int]) -> Sequence[int | None]:
-    """The amounts, None for a group of lines of which none has a price."""
-    if "unpriced" not in sources:
-        return amounts
-    return [
-        None if set(sources[begin:end]) == _ONLY_UNPRICED else amount
-        for amount, (begin, end) in zip(amounts, pairwise(bounds), strict=True)
-    ]
+_ZERO = pa.array([0], LONG)

@@ -70,7 +70,7 @@ class Sink:
 
     @property
     def rows_waiting(self) -> int:
-        """Rows that were read and are not yet written."""
+        """Rows that were read and are not yet written; of some hundred records, the last ones, only their number."""
         return self._fold.size
 
     @property

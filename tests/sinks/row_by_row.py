@@ -3,13 +3,21 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from tollgate.events import Adjusted, Attempt, CostLine, Ended, Usage
-from tollgate.sinks.rows import Placed
 
 Row = dict[str, Any]
 CERTAINTY = ("provider_reported", "computed", "estimated", "unpriced")
+
+
+class Placed(NamedTuple):
+    """An event that makes rows, with the place and the time that the log gave it."""
+
+    event: Ended | Adjusted
+    partition: int
+    offset: int
+    timestamp_ms: int
 
 
 def rows_of(placed: Placed) -> dict[str, list[Row]]:

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 from tests.sinks.journals import DAY_MS, NOON_MS, MemoryLog, attempt, audit, ended, line, took
 from tollgate.events import Admitted, AttemptStarted, DeadLetter, OwnerReleased, Usage
-from tollgate.journal import JOURNAL
+from tollgate.journal import JOURNAL, NO_EPOCH
 from tollgate.sinks.fold import AUDIT, SEAL_EVENTS, Batch, Fold
 from tollgate.sinks.manifest import Cursor
 
@@ -16,6 +16,7 @@ def requests(batch: Batch) -> list[str]:
 def test_only_what_the_owner_says_becomes_rows() -> None:
     log = MemoryLog()
     log.put(ended("before any owner", epoch=0))
+    log.put(ended("nobody's", epoch=NO_EPOCH))
     first = log.put(took())
     log.put(ended("first owner's", epoch=first))
     second = log.put(took())
@@ -24,7 +25,7 @@ def test_only_what_the_owner_says_becomes_rows() -> None:
     fold = Fold({})
     fold.take(log.records[JOURNAL, 0])
     assert requests(fold.cut()) == ["first owner's", "second owner's"]
-    assert fold.fenced == 2
+    assert fold.fenced == 3
 
 
 def test_the_epoch_is_carried_from_one_batch_to_the_next() -> None:
