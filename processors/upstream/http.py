@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError, RawResponseMessage, StreamWriter
+from multidict import CIMultiDict
 from yarl import URL
 
 from tollgate.config import Provider
@@ -17,7 +20,9 @@ from tollgate.wire.rate_limits import Window, windows
 
 MAX_CONNECTIONS = 4_000  # of all providers together; more calls than this wait for one
 KEEP_ALIVE_S = 60.0
+READ_BYTES = 1 << 16  # of an answer, ahead of whoever reads it; twice as much, and the provider has to wait
 UNAUTHORIZED = 401
+FINAL = 200  # and above: before it, a server says that it is at work
 FAILED = 300  # and above
 MIN_SECRET_BYTES = 8  # what is shorter is a word that an error may well hold
 
@@ -37,61 +42,85 @@ def new_session() -> aiohttp.ClientSession:
 
 
 class HttpTransport:
-    """One account of one provider. Its credential may be replaced at any time: the next call takes the new one."""
+    """One account of one provider. Its credential may be replaced at any time: the next call takes the new one.
+
+    Of aiohttp it takes the connections and what reads and writes HTTP on them. All else that a session does for a
+    request (redirects, cookies, proxies, a task that writes the body) is not needed, and costs twice as much.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, provider: Provider, credential: Credential) -> None:
-        self._session = session
+        assert session.connector is not None
+        self._connector = session.connector
         self._base_url = provider.base_url
         self._host = urlsplit(provider.base_url).netloc
+        self._place = aiohttp.ClientRequest("POST", URL(provider.base_url), headers=_HEADERS)  # as the connector asks
         self.credential = credential
         self.limits: tuple[Window, ...] = ()
         self._timeout_s = provider.timeout_seconds
-        # The whole call has one timer of asyncio's: aiohttp's own is entered three times for each.
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=provider.connect_timeout_seconds)
+        self._connecting = aiohttp.ClientTimeout(sock_connect=provider.connect_timeout_seconds)
 
     @asynccontextmanager
     async def send(self, request: UpstreamRequest, *, request_id: str) -> AsyncIterator[Answer]:
-        status: int | None = None
+        answer: _HttpAnswer | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                response, authorised = await self._head(request, request_id)
-                status = response.status
-                answer = _HttpAnswer(response, self._host, authorised)
-                self.limits = windows(answer.headers) or self.limits
+                url = upstream_url(self._base_url, request.path)
+                credential = self.credential
+                authorised = await credential.headers(request.method, url, request.headers, request.body)
+                headers = self._place.headers.copy()
+                headers.update(request.headers)
+                headers.update(authorised)
+                headers["x-request-id"] = request_id
+                headers["content-length"] = str(len(request.body))
+                connection = await self._connect()
                 try:
+                    target = URL(url, encoded=True).raw_path_qs  # as it was signed
+                    head, content = await self._exchange(connection, f"{request.method} {target}", headers, request)
+                    answer = _HttpAnswer(head, content, self._host, authorised)
+                    if answer.status == UNAUTHORIZED:
+                        credential.rejected()
+                    self.limits = windows(answer.headers) or self.limits
                     yield answer
                 finally:
-                    response.close() if not response.content.at_eof() else response.release()
+                    _let_go(connection, answer)
         except TimeoutError as error:
-            late = "no answer" if status is None else "no end of its answer"
+            late = "no answer" if answer is None else "no end of its answer"
+            status = None if answer is None else answer.status
             raise ProviderError("timeout", f"{late} from {self._host} in time", status=status) from error
 
-    async def _head(
-        self, request: UpstreamRequest, request_id: str
-    ) -> tuple[aiohttp.ClientResponse, Mapping[str, str]]:
-        """The answer as far as its head, and what of the request must not be repeated."""
-        url = upstream_url(self._base_url, request.path)
-        credential = self.credential
-        authorised = await credential.headers(request.method, url, request.headers, request.body)
+    async def _connect(self) -> Connection:
         try:
-            response = await self._session.request(
-                request.method,
-                URL(url, encoded=True),  # as it was signed
-                data=request.body,
-                headers={**request.headers, **authorised, "x-request-id": request_id},
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return await self._connector.connect(self._place, traces=[], timeout=self._connecting)
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise ProviderError("connection", f"no connection to {self._host}: {type(error).__name__}") from error
-        except aiohttp.ClientError as error:
+
+    async def _exchange(
+        self, connection: Connection, line: str, headers: CIMultiDict[str], request: UpstreamRequest
+    ) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
+        """Send the request, and return what the answer begins with."""
+        protocol = connection.protocol
+        assert protocol is not None
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=READ_BYTES)
+        try:
+            writer = StreamWriter(protocol, asyncio.get_running_loop())
+            await writer.write_headers(f"{line} HTTP/1.1", headers)
+            await writer.write_eof(request.body)
+            while True:
+                head, content = await protocol.read()
+                if head.code >= FINAL:
+                    return head, content
+        except (aiohttp.ClientError, HttpProcessingError) as error:
             raise ProviderError("cut", f"{self._host} ended the connection before its answer") from error
-        if response.status == UNAUTHORIZED:
-            credential.rejected()
-        return response, authorised
 
     async def close(self) -> None:
         """The session is shared, and closed by whoever made it."""
+
+
+def _let_go(connection: Connection, answer: "_HttpAnswer | None") -> None:
+    """Keep the connection for another call where this one is over; or else end it, so that the provider notices."""
+    transport = connection.transport
+    sent = transport is not None and not transport.get_write_buffer_size()
+    connection.release() if sent and answer is not None and answer.is_over else connection.close()
 
 
 def _without_secrets(body: bytes, authorised: Mapping[str, str]) -> bytes:
@@ -106,37 +135,42 @@ def _without_secrets(body: bytes, authorised: Mapping[str, str]) -> bytes:
 class _HttpAnswer:
     """Of a failure the credential is taken out, for its text may go to the client."""
 
-    def __init__(self, response: aiohttp.ClientResponse, host: str, authorised: Mapping[str, str]) -> None:
-        self._response = response
+    def __init__(
+        self, head: RawResponseMessage, content: aiohttp.StreamReader, host: str, authorised: Mapping[str, str]
+    ) -> None:
+        self._content = content
         self._host = host
         self._authorised = authorised
-        self.status = response.status
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self.status = head.code
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in head.headers.items()}
+
+    @property
+    def is_over(self) -> bool:
+        """Has all of it come, and been read?"""
+        return self._content.at_eof()
 
     async def read(self) -> bytes:
         body = await self._read()
         return body if self.status < FAILED else _without_secrets(body, self._authorised)
 
     async def _read(self) -> bytes:
-        length = self._response.content_length
-        if length is not None and length <= MAX_ANSWER_BYTES:
-            try:
-                return await self._response.read()
-            except aiohttp.ClientError as error:
-                raise self._broken() from error
-        body = bytearray()
-        async for piece in self.pieces():
-            body += piece
-            if len(body) > MAX_ANSWER_BYTES:
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self._piece():
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_ANSWER_BYTES:
                 raise ProviderError("server_error", f"{self._host} sent more than {MAX_ANSWER_BYTES} bytes")
-        return bytes(body)
+        return b"".join(pieces)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        try:
-            async for piece in self._response.content.iter_any():
-                yield piece
-        except aiohttp.ClientError as error:
-            raise self._broken() from error
+        while piece := await self._piece():
+            yield piece
 
-    def _broken(self) -> ProviderError:
-        return ProviderError("cut", f"{self._host} ended the connection in its answer", status=self.status)
+    async def _piece(self) -> bytes:
+        """What has come, or comes next; empty at the end."""
+        try:
+            return await self._content.readany()
+        except aiohttp.ClientError as error:
+            message = f"{self._host} ended the connection in its answer"
+            raise ProviderError("cut", message, status=self.status) from error

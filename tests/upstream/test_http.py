@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from msgspec.structs import replace
 
 from tests.processors.support import always
 from tollgate.config import Account, Provider
 from tollgate.errors import ProviderError
 from tollgate.processors.metrics import WorkerMetrics
+from tollgate.processors.upstream import Answer
 from tollgate.processors.upstream.credentials.keys import StaticKey
 from tollgate.processors.upstream.http import HttpTransport, new_session
 from tollgate.wire import UpstreamRequest
@@ -89,11 +92,13 @@ async def slow_end(request: web.Request) -> web.StreamResponse:
     return response
 
 
+A_CALL = UpstreamRequest(
+    method="POST", path="/chat", headers={"content-type": "application/json"}, body=b"{}", stream=False
+)
+
+
 async def call(transport: HttpTransport, path: str = "/chat") -> int:
-    request = UpstreamRequest(
-        method="POST", path=path, headers={"content-type": "application/json"}, body=b"{}", stream=False
-    )
-    async with transport.send(request, request_id="r.1") as answer:
+    async with transport.send(replace(A_CALL, path=path), request_id="r.1") as answer:
         await answer.read()
         return answer.status
 
@@ -132,6 +137,97 @@ async def test_a_call_that_takes_longer_than_its_provider_may_ends_as_a_timeout(
         with pytest.raises(ProviderError) as raised:
             await call(transport)
     assert (raised.value.error_class, raised.value.status) == ("timeout", status)
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Wire:
+    """A provider of which a test says every byte: one entry of `says` for each request; None ends the connection."""
+
+    def __init__(self, *says: bytes | None) -> None:
+        self.says = list(says)
+        self.connections = 0
+        self.gone = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        while self.says and await reader.read(1 << 16):
+            said = self.says.pop(0)
+            if said is None:
+                break
+            writer.write(said)
+        if not self.says:
+            await reader.read()
+            self.gone.set()
+        writer.close()
+
+
+@asynccontextmanager
+async def reached(wire: Wire) -> AsyncIterator[HttpTransport]:
+    server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
+    async with server, new_session() as session:
+        port = server.sockets[0].getsockname()[1]
+        yield HttpTransport(session, a_provider(f"http://127.0.0.1:{port}"), Credential())
+
+
+async def test_a_connection_is_used_again_when_its_answer_is_over():
+    wire = Wire(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK, b"HTTP/1.1 204 No Content\r\n\r\n", OK)
+    async with reached(wire) as transport:
+        assert [await call(transport) for _ in range(3)] == [200, 204, 200]
+    assert wire.connections == 1
+
+
+async def test_a_call_that_is_left_before_its_end_closes_its_connection_at_once():
+    wire = Wire(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")
+    async with reached(wire) as transport, asyncio.timeout(10):
+        async with transport.send(A_CALL, request_id="r.1") as answer:
+            assert [piece async for piece in one_of(answer)] == [b"{"]
+        await wire.gone.wait()
+
+
+async def one_of(answer: Answer) -> AsyncIterator[bytes]:
+    async for piece in answer.pieces():
+        yield piece
+        return
+
+
+@pytest.mark.parametrize(
+    ("says", "status"),
+    [
+        ((None,), None),
+        ((b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", None), 200),
+        ((b"nothing of HTTP\r\n\r\n",), None),
+    ],
+)
+async def test_a_connection_that_ends_before_its_answer_is_said_to_be_cut(says, status):
+    class Ends(Wire):
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1 << 16)
+            writer.writelines(said for said in says if said)
+            await writer.drain()
+            writer.close()
+
+    async with reached(Ends()) as transport:
+        with pytest.raises(ProviderError) as raised:
+            await call(transport)
+    assert (raised.value.error_class, raised.value.status) == ("cut", status)
+
+
+async def test_where_nobody_listens_there_is_no_connection():
+    async with new_session() as session:
+        transport = HttpTransport(session, a_provider("http://127.0.0.1:1"), Credential())
+        with pytest.raises(ProviderError, match="no connection to") as raised:
+            await call(transport)
+    assert raised.value.error_class == "connection"
+
+
+async def test_a_header_cannot_smuggle_another_in(upstream, transport):
+    request = replace(A_CALL, headers={"content-type": "a\r\nx-smuggled: b"})
+    with pytest.raises(ValueError, match="header"):
+        async with transport.send(request, request_id="r.1"):
+            pass
+    assert upstream.seen == []
 
 
 async def test_a_path_goes_out_as_it_was_written(upstream, transport):
