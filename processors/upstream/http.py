@@ -104,7 +104,7 @@ class HttpTransport:
         try:
             writer = StreamWriter(protocol, asyncio.get_running_loop())
             await writer.write_headers(f"{line} HTTP/1.1", headers)
-            await writer.write_eof(request.body)
+            await writer.write(request.body, drain=False)  # an answer may come before all of it has left
             while True:
                 head, content = await protocol.read()
                 if head.code >= FINAL:

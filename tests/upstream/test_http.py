@@ -214,6 +214,21 @@ async def test_a_connection_that_ends_before_its_answer_is_said_to_be_cut(says, 
     assert (raised.value.error_class, raised.value.status) == ("cut", status)
 
 
+async def test_an_answer_counts_that_comes_before_the_whole_request_was_taken():
+    class Refuses(Wire):
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            writer.write(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n")
+            await self.gone.wait()
+            writer.close()
+
+    wire = Refuses()
+    async with reached(wire) as transport, asyncio.timeout(10):
+        async with transport.send(replace(A_CALL, body=b"x" * (32 << 20)), request_id="r.1") as answer:
+            assert (answer.status, await answer.read()) == (413, b"")
+        wire.gone.set()
+
+
 async def test_where_nobody_listens_there_is_no_connection():
     async with new_session() as session:
         transport = HttpTransport(session, a_provider("http://127.0.0.1:1"), Credential())
