@@ -214,6 +214,8 @@ class Runner(Writer):
     async def end(self, request: OpenRequest, ending: Ending, last: Reply) -> bool:
         if self._released is not None:
             report = report_of(request, ending, last, runner=self._world.address, sealer=self._world.sealer)
+            # The new owner sends the last bytes when it has read this: they must not overtake those before them.
+            await self._world.replies.arrived(request.admitted.request.reply_to)
             await self._send("requests", None, report)
             return False
         appended = self._append_end(request, ending)
@@ -306,7 +308,12 @@ class Runner(Writer):
         self._stop_deciding()
         if self._resuming:  # they become calls first, or else nobody would know of them
             await asyncio.wait(self._resuming)
-        await self._landed_so_far()
+        while True:
+            last = self._last
+            await self._landed_so_far()
+            await self._world.replies.arrived()  # the next owner takes for granted that whose end is booked was told
+            if last is self._last:  # or else a call has ended meanwhile, and was booked here
+                break
         running = tuple(
             Running(request_id=request_id, attempt=call.attempt, runner=self._world.address)
             for request_id, call in self._calls.items()

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager, suppress
 
+from tollgate.errors import LogUnavailable
 from tollgate.log.embedded import EmbeddedLog
 from tollgate.replies import LocalReplies, Reply
 from tollgate.reply_topic import ReplyReader, TopicMailbox, new_address
@@ -84,6 +85,30 @@ async def test_a_process_gives_itself_replies_without_the_topic(tmp_path):
         assert set((await log.ends("replies")).values()) == {0}
         assert mailbox.is_waiting(replies.address, "r") is True
         assert mailbox.is_waiting("0/other/life", "r") is None
+
+
+async def test_what_was_sent_has_arrived_when_it_is_durable_or_lost():
+    appended: list[asyncio.Future[None]] = []
+
+    class SlowLog:
+        def append(self, *args, **facts):
+            appended.append(asyncio.get_running_loop().create_future())
+            return appended[-1]
+
+    mailbox = TopicMailbox(SlowLog(), None, LocalReplies("0/worker-1/life"))
+    for address in ("0/ingress-1/life", "0/ingress-1/life", "1/ingress-2/life"):
+        mailbox.send(address, Reply(request_id="r", epoch=1, attempt=1, seq=0, status=200))
+    arrived = [asyncio.create_task(mailbox.arrived(*address)) for address in (["0/ingress-1/life"], [])]
+    await mailbox.arrived("2/ingress-3/life")  # nothing was sent there
+    await mailbox.arrived("0/worker-1/life")  # nor does anything leave this process
+    appended[0].set_result(None)
+    await asyncio.sleep(0.01)
+    assert [task.done() for task in arrived] == [False, False]
+    appended[1].set_exception(LogUnavailable("it is away"))
+    await asyncio.sleep(0.01)
+    assert [task.done() for task in arrived] == [True, False]
+    appended[2].set_result(None)
+    await asyncio.gather(*arrived)
 
 
 async def test_what_cannot_be_read_on_the_topic_disturbs_nobody(tmp_path):

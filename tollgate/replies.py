@@ -56,6 +56,10 @@ class Mailbox(Protocol):
         """Return when the client can be sent more without falling behind; `sent_bytes` were since the last call."""
         ...
 
+    async def arrived(self, address: str | None = None) -> None:
+        """Return when what was sent to the address so far, or to all, cannot be lost with us, nor overtaken."""
+        ...
+
     def is_waiting(self, address: str, request_id: str) -> bool | None:
         """Does this process hold the waiting client? None: it cannot be known here (another process)."""
         ...
@@ -213,6 +217,9 @@ class LocalReplies:
         waiter = self._waiters.get(request_id)
         if waiter is not None and address == self.address:
             await waiter.room()
+
+    async def arrived(self, address: str | None = None) -> None:
+        """At once: nothing is on its way inside a process."""
 
     def is_waiting(self, address: str, request_id: str) -> bool | None:
         return address == self.address and request_id in self._waiters

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from tollgate.errors import LogError, Unreadable
 from tollgate.events import IngressBeat, ProbeAnswered, ProbeSent, ReplySent, decode, encode
 from tollgate.ids import new_request_id
-from tollgate.log import Log, Record
+from tollgate.log import Log, Position, Record
 from tollgate.replies import LocalReplies, Reply
 from tollgate.sealed import Sealer, SealError
 
@@ -40,6 +40,7 @@ class TopicMailbox:
         self._log = source
         self._sealer = sealer
         self._local = local
+        self._newest: dict[int, asyncio.Future[Position]] = {}  # by partition: what was appended last
 
     def send(self, address: str, reply: Reply) -> None:
         """See `Mailbox.send`. A reply that cannot be written is a gap, which the ingress notices by `seq`."""
@@ -48,12 +49,24 @@ class TopicMailbox:
             return
         try:
             event = _written(address, reply, self._sealer)
-            appended = self._log.append(TOPIC, None, encode(event), partition=partition_of(address), worth="passing")
+            number = partition_of(address)
+            appended = asyncio.ensure_future(
+                self._log.append(TOPIC, None, encode(event), partition=number, worth="passing")
+            )
         except (LogError, SealError, ValueError) as error:
             log.error("a reply to request %s is lost: %s", reply.request_id, error)
             self._local.dropped["lost"] += 1
             return
+        self._newest[number] = appended
         _ignore_failure(appended)
+
+    async def arrived(self, address: str | None = None) -> None:
+        """See `Mailbox.arrived`. What could not be written is lost, and not waited for."""
+        if address == self._local.address:
+            return
+        numbers = self._newest.keys() if address is None else {partition_of(address)} & self._newest.keys()
+        if numbers:
+            await asyncio.wait([self._newest[number] for number in numbers])
 
     async def room(self, address: str, request_id: str, sent_bytes: int) -> None:
         """See `Mailbox.room`. How far a client elsewhere has read is not known: it is sent so much in a second."""

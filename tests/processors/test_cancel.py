@@ -8,7 +8,7 @@ import pytest
 
 from tests.processors.support import PARTITION, Site
 from tollgate.control import follow_control
-from tollgate.events import CallReported, Ended
+from tollgate.events import CallReported, Ended, OwnerReleased
 from tollgate.log.embedded import EmbeddedLog
 from tollgate.topics import load_topics
 
@@ -55,6 +55,46 @@ async def test_a_call_that_was_handed_over_is_cut_at_once_when_its_client_goes_a
     owner.interrupt("the end")
     await owner.drained(10, "the end")
     assert len(await site.events("completions", Ended)) == 1
+
+
+async def test_an_outcome_is_reported_when_nothing_that_was_sent_before_it_can_be_overtaken(site: Site):
+    """The next owner sends the last bytes when it has read the report."""
+    owner = await site.owner()
+    await site.give(owner, await site.accept("r1"))
+    await site.until_called()
+    await owner.release()
+    arrived, asked = asyncio.Event(), []
+
+    async def slowly(address: str | None = None) -> None:
+        asked.append(address)
+        await arrived.wait()
+
+    site.world.replies.arrived = slowly  # type: ignore[method-assign]
+    await site.cancel("r1")
+    async with asyncio.timeout(10):
+        while not asked:
+            await asyncio.sleep(0.005)
+    assert await site.events("requests", CallReported) == []
+    arrived.set()
+    await site.until("requests", CallReported)
+    await owner.drained(10, "the end")
+
+
+async def test_a_partition_is_handed_over_when_everybody_was_told_who_is_booked(site: Site):
+    """The next owner looks only after those whose worker died before it could hand over."""
+    owner = await site.owner()
+    arrived = asyncio.Event()
+
+    async def slowly(address: str | None = None) -> None:
+        await arrived.wait()
+
+    site.world.replies.arrived = slowly  # type: ignore[method-assign]
+    releasing = asyncio.create_task(owner.release())
+    await asyncio.sleep(0.05)
+    assert await site.events("completions", OwnerReleased) == []
+    arrived.set()
+    await releasing
+    assert len(await site.events("completions", OwnerReleased)) == 1
 
 
 async def test_what_was_cancelled_before_the_hand_over_is_not_cancelled_again_by_it(site: Site):

@@ -90,6 +90,8 @@ class Post:
 
     async def room(self, address: str, request_id: str, sent_bytes: int) -> None: ...
 
+    async def arrived(self, address: str | None = None) -> None: ...
+
     def is_waiting(self, address: str, request_id: str) -> bool | None:
         return None
 

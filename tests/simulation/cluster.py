@@ -44,6 +44,7 @@ class Worker(Life):
         super().__init__(simulation, f"{name}.{number}", address=f"0/{name}/{number}", one_order=False)
         self.slot = name
         self.cut_off = False  # the group hears nothing of it
+        self.stopped = False  # in order
         self.processing = Processing(self, TopicMailbox(self.log, self.sealer, self.replies), shared=True)
         self._group = group
         self._owning: asyncio.Task[None] | None = None
@@ -88,6 +89,7 @@ class Worker(Life):
         """
         if await self.until_dead_or(self.work(partial(self._stop, drain_s=drain_s, says_goodbye=says_goodbye))):
             self.simulation.says(self.name, "has stopped in order")
+            self.stopped = True
         self.kill("stopped")
 
     async def _stop(self, *, drain_s: float, says_goodbye: bool) -> None:

@@ -23,7 +23,7 @@ STATE = "state"  # the rows of the checkpoint
 REPLIES = "replies"
 AWAITED = ("requests", "completions", REPLIES)  # somebody waits to read what is there, or until it is
 BATCH_RECORDS = 20
-SLOW_TOPICS = (None, "requests", "completions", "costs", "costs", STATE)
+SLOW_TOPICS = (None, "requests", "completions", "costs", "costs", REPLIES, STATE)
 SLOWNESS = 30
 MAX_LATENCY_S = 2.0
 

@@ -21,6 +21,7 @@ from tollgate.processors.ledger import OpenRequest
 from tollgate.processors.owner import Owner
 from tollgate.processors.succession import Succession
 from tollgate.replies import LocalReplies, Reply
+from tollgate.reply_topic import TopicMailbox
 
 # Of the one process's bugs those that are about who writes and what counts: several processes find them sooner.
 KAFKA_MUTANTS: dict[str, Mutant] = {
@@ -135,6 +136,17 @@ def a_gap_in_an_answer_is_not_noticed() -> Iterator[Any]:
 def nobody_tells_whose_answer_was_lost() -> Iterator[Any]:
     """A client whose request has ended, and whose worker died before the last bytes, waits until its deadline."""
     with patch.object(Owner, "_tell", lambda *_: None):
+        yield
+
+
+@_mutant
+def a_report_overtakes_what_was_sent_before_it() -> Iterator[Any]:
+    """The new owner sends the last bytes, and those before them are still on their way from the former one."""
+
+    async def arrived(self: TopicMailbox, address: str | None = None) -> None:
+        """Presumably."""
+
+    with patch.object(TopicMailbox, "arrived", arrived):
         yield
 
 

@@ -106,13 +106,28 @@ class Witness:
         self._marked_s.append(self._simulation.loop.time())
 
     def told(self, client: Client) -> None:
-        """A client is told that its answer was broken off: is somebody else the owner since that began?"""
+        """A client is told that its answer was broken off: is somebody else the owner since that began?
+
+        Or that a part of it was lost: may anything have been?
+        """
+        if client.told == "answer_lost" and not self._may_be_lost(client.request_id):
+            self._wrong("replies", f"client {client.number} is told that its answer was lost, and nothing was")
         if client.told != "answer_interrupted" or not client.pieces:
             return
         attempt = attempt_of(client.answer().text)
         epoch = self._books.intent_epochs.get((client.request_id, attempt))
         if epoch is not None and epoch == self._books.epoch:
             self._wrong("probe", f"client {client.number} is told of an interruption, and nobody has taken over")
+
+    def _may_be_lost(self, request_id: str) -> bool:
+        """Are replies lost on their way, or may whoever booked the request or ran its call have died in it?"""
+        if self._simulation.cluster.reply_mishaps or request_id not in self._ended_by:
+            return True
+        runner = self._handed_over[request_id].runner if request_id in self._handed_over else None
+        answerers = {
+            life for life in self._simulation.workers if life is self._ended_by[request_id] or life.address == runner
+        }
+        return any(life.disturbed or not (life.alive or life.stopped) for life in answerers)
 
     def at_rest(self) -> None:
         """Everything is over: was everybody told in time?"""
