@@ -88,7 +88,7 @@ async def test_what_a_fetch_brings_of_several_partitions_is_given_out_one_by_one
     reader.begin(1, 7)
     client.answers[1].append({0: batch(5, 6), 1: batch(9)})
     assert [await read(reader), await read(reader)] == [(0, [5, 6]), (1, [9])]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
     assert client.asked == [(1, {1: 7, 0: 5}), (1, {0: 7, 1: 10})]
 
 
@@ -191,7 +191,8 @@ async def test_a_partition_without_a_leader_is_asked_for_when_it_has_one():
     assert await reading == (0, [0])
 
 
-async def test_what_the_other_partitions_brought_is_not_lost_when_one_is_refused():
+async def test_what_the_other_partitions_brought_does_not_wait_for_one_that_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kafka_reader, "RETRY_PAUSE_S", 60.0)
     client = FakeClient()
     reader = begun(client, 0, 1)
     client.answers[1].append({0: NotLeaderForPartitionError, 1: batch(0)})

@@ -36,6 +36,8 @@ from .kafka_fetch import found_of, unpack
 
 # What was fetched and waits to be read, as it came; from here on nothing more is fetched.
 WAITING_BYTES = READ_BYTES
+# After what has come the next fetch waits so long, in which it is handled: asking takes as long as deciding.
+READ_FIRST_S = 0.001
 # Waiting mends all others: a broker says a lot while it starts, stops or has no disk.
 _FINAL = (OffsetOutOfRangeError, TopicAuthorizationFailedError, CorruptRecordException, IncompatibleBrokerVersion)
 _NOBODY = -1  # as the client says of a partition without a leader
@@ -137,9 +139,10 @@ class Reader:
                 self._fetches[leader] = fetch
 
     async def _fetch_from(self, leader: int, places: Sequence[_Place]) -> None:
-        """Ask one leader for what comes next, and again as soon as that has been answered."""
+        """Ask one leader for what comes next, and again when that has been answered."""
         try:
-            await self._ask(leader, places)
+            if await self._ask(leader, places):
+                await asyncio.sleep(READ_FIRST_S)
         except Exception as error:  # whatever it is: a reader that has stopped would wait for ever
             if isinstance(error, _FINAL) or not isinstance(error, KafkaError):
                 self._failed = error
@@ -155,7 +158,8 @@ class Reader:
         if self._failed is None:
             self._fetch()
 
-    async def _ask(self, leader: int, places: Sequence[_Place]) -> None:
+    async def _ask(self, leader: int, places: Sequence[_Place]) -> bool:
+        """Has anything come?"""
         if leader == _NOBODY:
             raise LeaderNotAvailableError(f"partitions of '{self._topic}' have no leader")
         # A broker fills its answer in this order, up to the limit: so each partition is the first at times.
@@ -166,6 +170,7 @@ class Reader:
         answer = await self._client.send(leader, request)
         by_partition = {place.partition: place for place in places}
         refused: KafkaError | None = None
+        brought = False
         for _, partitions in answer.topics:
             for partition, code, _, *rest in partitions:
                 place = by_partition[partition]
@@ -178,11 +183,12 @@ class Reader:
                     continue
                 data, aborted = found_of(answer.API_VERSION, rest)
                 if data:
-                    self._take(place, data, aborted)
+                    brought |= self._take(place, data, aborted)
         if refused is not None:
             raise refused
+        return brought
 
-    def _take(self, place: _Place, data: bytes, aborted: Any) -> None:
+    def _take(self, place: _Place, data: bytes, aborted: Any) -> bool:
         source = TopicPartition(self._topic, place.partition)
         if aborted:
             records, place.offset = _committed(data, aborted, source, place.offset)
@@ -190,6 +196,8 @@ class Reader:
             records, place.offset = unpack(data, source, place.offset)
         if records:
             self._read.append(_Batch(place, records, len(data)))
+            self._news.set()
+        return bool(records)
 
 
 def _committed(data: bytes, aborted: Any, source: TopicPartition, start: int) -> tuple[list[Record], int]:
