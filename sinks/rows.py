@@ -95,12 +95,16 @@ def end_tables(placed: Sequence[PlacedEnd]) -> dict[str, Any]:
     """
     values, epochs, *places = zip(*placed, strict=True) if placed else [()] * len(PlacedEnd._fields)
     batch = read_ends(values)
-    in_force = long(epochs)
-    valid = pc.and_(pc.equal(batch.column("epoch"), in_force), pc.not_equal(in_force, NO_EPOCH))
+    valid = valid_epochs(batch.column("epoch"), long(epochs))
     if not valid.false_count:
         return _end_tables(batch, *places)
     kept = valid.to_pylist()
     return _end_tables(batch.filter(valid), *(list(compress(column, kept)) for column in places))
+
+
+def valid_epochs(said: Any, in_force: Any) -> Any:
+    """What `tollgate.journal.valid` says, of a column of records: which count."""
+    return pc.and_(pc.equal(said, in_force), pc.not_equal(in_force, NO_EPOCH))
 
 
 def _end_tables(

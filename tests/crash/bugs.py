@@ -14,7 +14,7 @@ from tollgate.events import Ended
 from tollgate.processors import ledger, owner
 from tollgate.processors.call import Call
 from tollgate.processors.owner import Owner
-from tollgate.sinks import fold
+from tollgate.sinks import fold, rows
 from tollgate.sinks.fold import Fold
 
 EVERY = 5  # so many times it is done right, once it is not
@@ -89,6 +89,7 @@ def append_twice() -> None:
 def skip_validity_in_the_sink() -> None:
     """Rows are made of what a writer said after it was replaced."""
     replace(fold, "valid", lambda valid: lambda epoch, event: True)
+    replace(rows, "valid_epochs", lambda valid_epochs: lambda said, in_force: valid_epochs(said, said))
 
 
 def skip_validity_in_the_owner() -> None:
